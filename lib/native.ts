@@ -1,0 +1,210 @@
+/**
+ * Loads the native addon and gives it a type: the only file that knows the addon's shape, with the
+ * one cast. Everything that crosses this boundary is plain numbers, strings and typed arrays.
+ */
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import { AltiplanoError, type ErrorCode } from './errors.js';
+
+/** Formats in which the engine keeps weights. */
+export type WeightType = 'f32' | 'f16' | 'bf16' | 'int8' | 'int4';
+
+/** A weight format; `group` (32, 64 or 128) and `zeroPoints` are for int8 and int4 only. */
+export interface WeightFormat {
+  type: WeightType;
+  group?: number;
+  zeroPoints?: boolean;
+}
+
+export interface CpuInfo {
+  /** Kernel tables that this processor can run, best last ("portable", "avx2"). */
+  available: string[];
+  /** The table that is used (`ALTIPLANO_ISA` or the best). */
+  selected: string;
+  /** Physical cores in the affinity mask. */
+  physicalCores: number;
+  /** Cores granted by the cgroup quota; Infinity without one. */
+  quotaCores: number;
+  /** Worker threads that a model gets by default. */
+  defaultThreads: number;
+}
+
+/** A tensor for the engine: where the bytes lie and what they become. */
+export interface EngineTensor {
+  name: string;
+  type: string;
+  rows: number;
+  cols: number;
+  file: string;
+  offset: number;
+  sizeBytes: number;
+}
+
+export interface EngineLayer {
+  attentionNorm: EngineTensor;
+  q: EngineTensor;
+  k: EngineTensor;
+  v: EngineTensor;
+  o: EngineTensor;
+  feedForwardNorm: EngineTensor;
+  gate: EngineTensor;
+  up: EngineTensor;
+  down: EngineTensor;
+}
+
+/** All that the engine must know to load a model. */
+export interface EngineSpec {
+  hiddenSize: number;
+  intermediateSize: number;
+  layers: number;
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  vocabSize: number;
+  rmsNormEps: number;
+  /** Inverse frequencies, [headDim / 2], scaling already applied. */
+  inverseFrequencies: Float64Array;
+  /** True if q and k rows pair as (2i, 2i+1); the engine reorders them to halves. */
+  interleavedRotary: boolean;
+  /** Positions 0 .. maxPositions-1 may be used. */
+  maxPositions: number;
+  /** The format of the matrices; absent: each keeps the smallest format that loses nothing. */
+  weights?: WeightFormat;
+  kv: 'f32' | 'f16';
+  /** Pages of the KV cache. */
+  kvPages: number;
+  /** The most tokens in one step. */
+  maxStepTokens: number;
+  /** Worker threads, the model's own thread included. */
+  threads: number;
+  tensors: {
+    embedding: EngineTensor;
+    layers: EngineLayer[];
+    finalNorm: EngineTensor;
+    head?: EngineTensor;
+  };
+}
+
+/**
+ * One step for all sequences. T tokens, S sequences, R wanted rows. Tokens of a sequence stand
+ * together and in order; nothing is implied by the order of calls.
+ */
+export interface StepPlan {
+  /** [T] token ids; -(r+1) means "what row r of the step before chose". */
+  tokens: Int32Array;
+  /** [T] position of each token in its sequence. */
+  positions: Int32Array;
+  /** [T] where each token's keys and values go: page * pageTokens + offset. */
+  slots: Int32Array;
+  /** [S+1] the tokens of sequence s are sequenceStarts[s] .. sequenceStarts[s+1]-1. */
+  sequenceStarts: Int32Array;
+  /** Pages of all sequences, one after the other. */
+  blockTable: Int32Array;
+  /** [S+1] the pages of sequence s are blockTable[blockStarts[s] .. blockStarts[s+1]-1]. */
+  blockStarts: Int32Array;
+  /** [R] indices of tokens whose logits are wanted. */
+  rows: Int32Array;
+  /** [R] how many candidates (best ids) each row wants, 0 to vocabulary. */
+  candidates: Int32Array;
+  /** [R] 1/temperature for the scaled log-sum-exp. */
+  inverseTemperatures: Float32Array;
+  /** Ids whose logits are wanted, one row after the other. */
+  ids: Int32Array;
+  /** [R+1] ids of row r are ids[idStarts[r] .. idStarts[r+1]-1]. */
+  idStarts: Int32Array;
+  /** [R] 1 if the row's whole logits are wanted. */
+  fullRows: Uint8Array;
+  /** Pairs (source page, destination page), copied first, in order. */
+  pageCopies: Int32Array;
+}
+
+export interface StepResult {
+  /** Ids of the candidates, row after row, best first (ties: the lower id). */
+  candidateIds: Int32Array;
+  candidateLogits: Float32Array;
+  /** [R] natural log of the sum of exp(logit). */
+  logSumExp: Float64Array;
+  /** [R] natural log of the sum of exp(logit * inverseTemperature). */
+  scaledLogSumExp: Float64Array;
+  /** Logits of the ids asked for. */
+  idLogits: Float32Array;
+  /** Whole rows asked for, [number of full rows][vocabulary]. */
+  fullLogits: Float32Array;
+  /** [R] 0 if the row contains a NaN or an infinity above zero. */
+  finite: Uint8Array;
+}
+
+/** A loaded model on the native side. Calls run in order on the model's own thread. */
+export interface NativeEngine {
+  /** Allocates, reads and packs the weights. Once. */
+  load(spec: EngineSpec): Promise<void>;
+  /** Bytes of weights read so far and in all. */
+  progress(): { doneBytes: number; totalBytes: number };
+  /** Makes the running load or step, and those queued, reject with ALTIPLANO_ABORTED soon. */
+  cancel(): void;
+  /** Computes one step. May be called while another runs; steps run in order. */
+  step(plan: StepPlan): Promise<StepResult>;
+  /** Waits for running work, frees everything. Idempotent. */
+  dispose(): Promise<void>;
+  /** Bytes held now. */
+  memory(): { weightsBytes: number; kvBytes: number; workspaceBytes: number };
+}
+
+export interface NativeAddon {
+  Engine: new () => NativeEngine;
+  cpuInfo(): CpuInfo;
+  /** Tokens in one page of the KV cache. */
+  kvPageTokens: number;
+  /** Bytes that the engine will hold for `spec`, without loading it. */
+  estimate(spec: EngineSpec): { weightsBytes: number; kvBytes: number; workspaceBytes: number };
+  /** Bytes a second when `threads` threads read `sizeBytes` of memory. Asynchronous. */
+  measureReadBandwidth(sizeBytes: number, threads: number): Promise<number>;
+  kernels: NativeKernels;
+}
+
+/** Synchronous kernels over typed arrays; `lib/kernels.ts` checks the arguments. */
+export interface NativeKernels {
+  [name: string]: (...args: never[]) => unknown;
+}
+
+/** The folder of the package, from `lib/` and from `dist/` alike. */
+export const packageRoot = fileURLToPath(new URL('..', import.meta.url));
+
+let addon: NativeAddon | undefined;
+
+/**
+ * The addon, loaded on first use so that text-only work needs none.
+ * @throws AltiplanoError ALTIPLANO_NATIVE_MISSING
+ */
+export function native(): NativeAddon {
+  if (addon === undefined) {
+    const require = createRequire(import.meta.url);
+    try {
+      addon = require('node-gyp-build')(packageRoot) as NativeAddon;
+    } catch (cause) {
+      throw new AltiplanoError('ALTIPLANO_NATIVE_MISSING', 'the native addon does not load', {
+        subject: packageRoot,
+        found: cause instanceof Error ? cause.message.split('\n')[0] : String(cause),
+        hint: 'Run "npm rebuild altiplano" (needs cmake and a C++20 compiler); "altiplano doctor" shows more',
+        cause,
+      });
+    }
+  }
+  return addon;
+}
+
+/** The path of the `.node` file that {@link native} loads. */
+export function nativePath(): string {
+  const require = createRequire(import.meta.url);
+  return (require('node-gyp-build') as { resolve(dir: string): string }).resolve(packageRoot);
+}
+
+/**
+ * Turns whatever native code threw into an error of this realm with a `code` (under jest the addon's
+ * errors belong to another realm); the original is the `cause`.
+ */
+export function fromNative(error: unknown): unknown {
+  const code = (error as { code?: unknown } | null)?.code;
+  if (typeof code !== 'string' || !code.startsWith('ALTIPLANO_')) return error;
+  return new AltiplanoError(code as ErrorCode, (error as Error).message, { cause: error });
+}

@@ -1,0 +1,18 @@
+// Which kernel tables this processor can run, and which one is used.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cpu/kernels.h"
+
+namespace altiplano::cpu {
+
+// The tables that this processor (and its operating system) can run, best last.
+std::vector<const Kernels*> available_kernels();
+
+// The table named by ALTIPLANO_ISA, or else the best available one. Throws Error
+// (ALTIPLANO_OUT_OF_RANGE) if the variable names a table that is unknown or not available.
+const Kernels& select_kernels();
+
+}  // namespace altiplano::cpu

@@ -1,0 +1,118 @@
+// The CPU kernels: one struct of function pointers over raw pointers. portable.cc fills all of it
+// and is the reference; avx2.cc starts from portable and overrides; dispatch.cc alone asks cpuid.
+//
+// Determinism: every result depends on nothing but its own inputs. For matmul and attend this means
+// that an output element is one fixed chain of operations, whatever tokens or rows are computed
+// beside it, so that batches, chunks and threads never change a bit. Results may differ between
+// tables, within the bounds that the tests state.
+//
+// Lengths may be any value >= 1 (odd tails included); pointers need no alignment unless said.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "util/weight_format.h"
+
+namespace altiplano::cpu {
+
+// Tokens in a page of the KV cache.
+inline constexpr int kKvPageTokens = 32;
+
+enum class KvType : uint8_t { kF32, kF16 };
+
+// A matrix packed by a table's pack_tile: tiles of tile_rows rows, one after the other.
+struct PackedMatrix {
+  WeightFormat format;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  const uint8_t* data = nullptr;  // 64-byte aligned; ceil(rows / tile_rows) tiles
+  size_t tile_bytes = 0;          // packed_tile_bytes(format, cols), a multiple of 64
+};
+
+// Attention of consecutive tokens of one sequence over one KV head.
+//   page p of this layer and KV head starts at pages + p * page_stride and holds
+//   K [head_dim][kKvPageTokens] (transposed, so that scores of many keys are one vector) followed
+//   by V [kKvPageTokens][head_dim]; kv_page_bytes in all.
+//   softmax(q . K * scale) V with keys 0 .. visible[t]-1 for token t, online over pages in order.
+struct AttendArgs {
+  KvType type = KvType::kF32;
+  int head_dim = 0;
+  float scale = 0;
+  const uint8_t* pages = nullptr;
+  size_t page_stride = 0;
+  const int32_t* block_table = nullptr;  // pages of the sequence, in order
+  int64_t tokens = 0;
+  int group = 0;                     // query heads of this KV head
+  const float* q = nullptr;          // token t, head g: q + t * q_stride + g * head_dim
+  int64_t q_stride = 0;
+  const int32_t* visible = nullptr;  // [tokens] keys that token t sees, >= 1
+  float* out = nullptr;              // token t, head g: out + t * out_stride + g * head_dim
+  int64_t out_stride = 0;
+};
+
+// A row of a reduction over logits.
+struct LogSumExp {
+  double one;     // log(sum(exp(x)))
+  double scaled;  // log(sum(exp(x * inverse_temperature)))
+  bool finite;    // no NaN and no +infinity among x, and not all -infinity
+};
+
+struct Kernels {
+  const char* name;
+  int tile_rows;  // rows of a tile: the unit of packing and of work
+
+  // --- matrices -------------------------------------------------------------------------------
+  size_t (*packed_tile_bytes)(WeightFormat format, int64_t cols);
+  // rows.rows <= tile_rows; missing rows of the tile are filled so that they are harmless.
+  void (*pack_tile)(const CanonicalRows& rows, uint8_t* tile);
+  // out[cols] = row `row` of the matrix, exact.
+  void (*unpack_row)(const PackedMatrix& w, int64_t row, float* out);
+  // y[t * ldy + r] = sum over k of W[r][k] * x[t * ldx + k]  (+ y[t * ldy + r] if accumulate)
+  // for the rows r of tiles tile_begin .. tile_end-1 and tokens t in 0 .. tokens-1.
+  // Accumulates in f32; y and x do not overlap.
+  void (*matmul)(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, const float* x,
+                 int64_t ldx, int64_t tokens, float* y, int64_t ldy, bool accumulate);
+
+  // --- vectors --------------------------------------------------------------------------------
+  // out[i] = weight[i] * (x[i] / sqrt(mean(x^2) + eps)); the mean square in f32 or wider.
+  // out may be x.
+  void (*rmsnorm)(const float* x, const float* weight, float eps, int64_t n, float* out);
+  // Rotates the pairs (i, i + head_dim / 2) of one head by the angles of its position:
+  // cos, sin [head_dim / 2]. In place; head_dim even.
+  void (*rope)(float* head, const float* cos, const float* sin, int head_dim);
+  // out[i] = gate[i] / (1 + exp(-gate[i])) * up[i]; out may be gate or up.
+  void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
+  // x = exp(x - max) / sum, in place; -infinity gives 0.
+  void (*softmax)(float* x, int64_t n);
+  LogSumExp (*log_sum_exp)(const float* x, int64_t n, float inverse_temperature);
+
+  // --- attention ------------------------------------------------------------------------------
+  size_t (*kv_page_bytes)(KvType type, int head_dim);  // K and V of one KV head, multiple of 64
+  // Stores one token's k and v [head_dim] at `offset` (0 .. kKvPageTokens-1) of a page.
+  void (*kv_store)(KvType type, uint8_t* page, int offset, int head_dim, const float* k,
+                   const float* v);
+  void (*attend)(const AttendArgs& args);
+
+  // --- conversions ----------------------------------------------------------------------------
+  // To f16 and bf16: round to nearest even; f16 overflow gives infinity; NaN stays NaN.
+  void (*f16_to_f32)(const uint16_t* x, int64_t n, float* out);
+  void (*bf16_to_f32)(const uint16_t* x, int64_t n, float* out);
+  void (*f32_to_f16)(const float* x, int64_t n, uint16_t* out);
+  void (*f32_to_bf16)(const float* x, int64_t n, uint16_t* out);
+  // Quantizes `rows` rows of f32 into canonical int8 or int4. Symmetric without zero points (scale
+  // from the largest magnitude), from minimum and maximum with them. Scales are finite f16 and
+  // chosen after rounding to f16; a zero group gets scale 0. zeros may be null without zero points.
+  void (*quantize)(WeightFormat format, const float* x, int64_t rows, int64_t cols, void* values,
+                   uint16_t* scales, uint8_t* zeros);
+  // Canonical rows of any format to f32, exact. out [rows][cols].
+  void (*dequantize)(const CanonicalRows& rows, float* out);
+};
+
+// The tables. avx2_kernels() must only be used where has_avx2() holds (dispatch.cc).
+const Kernels& portable_kernels();
+#if defined(ALTIPLANO_X86)
+const Kernels& avx2_kernels();
+#endif
+
+}  // namespace altiplano::cpu

@@ -1,0 +1,231 @@
+/**
+ * `altiplano bench`: how fast a model loads, reads a prompt and generates here, next to what the
+ * memory could deliver. Decoding one sequence reads all weights for every token, so its speed is
+ * bounded by the read bandwidth; the share says how close it comes.
+ */
+import { readFileSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { Command } from 'commander';
+import type { LlamaConfig } from '../checkpoint/types.js';
+import type { Llama } from '../index.js';
+import type { CliContext } from './context.js';
+import { EXIT_OK, interruptible, UsageError } from './failure.js';
+import { addJson, addModelOptions, integer, loadOptions, type ModelFlags } from './flags.js';
+import { loadModel, progressBar } from './loading.js';
+import { bytes, number, plural, table, write, writeJson } from './output.js';
+import type { Finish } from './program.js';
+
+interface BenchFlags extends ModelFlags {
+  promptTokens: number;
+  newTokens: number;
+  runs: number;
+  json?: boolean;
+}
+
+const DETAILS = `
+The prompt is a fixed sequence of random tokens; generation is greedy, one sequence at a time, and
+never ends early. Speeds are the median of the runs; peak memory is the process's, read before the
+bandwidth is measured with a buffer that no cache holds. The share is (bytes of weights that a
+token reads) × (tokens a second) / bandwidth; weights that fit the caches can exceed 1.
+
+Examples:
+  altiplano bench
+  altiplano bench --model llama-2-7b.Q4_0.gguf --prompt-tokens 512 --new-tokens 64
+  altiplano bench --threads 4 --weights int8 --json
+`;
+
+export function benchCommand(context: CliContext, finish: Finish): Command {
+  const command = new Command('bench')
+    .summary('measure speed and memory')
+    .description('Measures how fast the model loads, reads a prompt and generates on this machine.')
+    .option('--prompt-tokens <n>', 'length of the prompt', integer({ min: 1 }), 128)
+    .option('--new-tokens <n>', 'tokens to generate', integer({ min: 2 }), 64)
+    .option('--runs <n>', 'how often; the median counts', integer({ min: 1, max: 1000 }), 3);
+  return addJson(
+    addModelOptions(command),
+    'prefillTokensPerSecond, decodeTokensPerSecond, loadMs, peakRssBytes, readBandwidthBytesPerSecond, decodeBandwidthShare, …',
+  )
+    .addHelpText('after', DETAILS)
+    .action(async (flags: BenchFlags) => {
+      finish(await bench(context, flags));
+    });
+}
+
+/** Runs the command. @returns the exit code */
+export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
+  return interruptible(context, async (signal) => {
+    const { availableBytes } = await (await context.library()).estimateMemory(
+      flags.model,
+      loadOptions(flags),
+    );
+    const model = await loadModel(context, flags, signal);
+    const { info } = model;
+    let speed: Speed;
+    let peakRssBytes: number;
+    try {
+      speed = await measure(context, model, flags, signal);
+      peakRssBytes = peakRss();
+    } finally {
+      await model.dispose();
+    }
+    const { native } = await import('../native.js');
+    const readBandwidthBytesPerSecond = await native().measureReadBandwidth(
+      bandwidthBuffer(availableBytes),
+      info.threads,
+    );
+    const weightsBytesPerToken = Math.round(info.memory.weightsBytes * readShare(info.config));
+    const results = {
+      model: info.name,
+      weights: info.weights,
+      kv: info.kv,
+      threads: info.threads,
+      isa: info.isa,
+      cpu: cpus()[0]?.model ?? 'unknown',
+      promptTokens: flags.promptTokens,
+      newTokens: flags.newTokens,
+      runs: flags.runs,
+      loadMs: info.loadMs,
+      ...speed,
+      peakRssBytes,
+      readBandwidthBytesPerSecond,
+      weightsBytesPerToken,
+      decodeBandwidthShare:
+        (weightsBytesPerToken * speed.decodeTokensPerSecond) / readBandwidthBytesPerSecond,
+    };
+    if (flags.json) await writeJson(context, results);
+    else await write(context.stdout, report(results, info.memory.weightsBytes));
+    return EXIT_OK;
+  });
+}
+
+interface Speed {
+  prefillTokensPerSecond: number;
+  decodeTokensPerSecond: number;
+}
+
+async function measure(
+  context: CliContext,
+  model: Llama,
+  flags: BenchFlags,
+  signal: AbortSignal,
+): Promise<Speed> {
+  const { promptTokens, newTokens, runs } = flags;
+  const room = Math.min(model.info.contextTokens, model.info.kvCacheTokens);
+  if (promptTokens + newTokens > room) {
+    throw new UsageError(
+      `--prompt-tokens ${promptTokens} and --new-tokens ${newTokens} do not fit the context: ` +
+        `expected at most ${room} together; --context-tokens sets it`,
+    );
+  }
+  const prompt = randomTokens(promptTokens, model.info.config.vocabSize);
+  const { eosId } = model.tokenizer;
+  const options = {
+    maxTokens: newTokens,
+    temperature: 0,
+    repetitionPenalty: 1,
+    logitBias: eosId === undefined ? {} : { [eosId]: Number.NEGATIVE_INFINITY },
+    signal,
+  };
+  const prefill: number[] = [];
+  const decode: number[] = [];
+  const bar = await progressBar(context, 'Measuring', (count) => `${count} runs`);
+  try {
+    for (let run = 0; run < runs; run++) {
+      bar.update(run, runs);
+      const { timings } = await model.generate(prompt, options).result;
+      prefill.push(timings.prefillTokensPerSecond);
+      decode.push(timings.decodeTokensPerSecond);
+    }
+  } finally {
+    bar.stop();
+  }
+  return { prefillTokensPerSecond: median(prefill), decodeTokensPerSecond: median(decode) };
+}
+
+/** The same ids each time, spread over the vocabulary (Knuth's MMIX generator, high bits). */
+function randomTokens(count: number, vocabSize: number): number[] {
+  let state = 42n;
+  return Array.from({ length: count }, () => {
+    state = (state * 6364136223846793005n + 1442695040888963407n) & 0xffff_ffff_ffff_ffffn;
+    // Ids below 3 are special in Llama's vocabularies.
+    return vocabSize <= 3 ? 0 : 3 + (Number(state >> 33n) % (vocabSize - 3));
+  });
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+/** The share of the weights that decoding a token reads: of an untied embedding it is one row. */
+export function readShare(config: LlamaConfig): number {
+  const { hiddenSize, intermediateSize, layers, heads, kvHeads, headDim, vocabSize } = config;
+  const attention = 2 * hiddenSize * headDim * (heads + kvHeads);
+  const feedForward = 3 * hiddenSize * intermediateSize;
+  const blocks = layers * (attention + feedForward);
+  const embedding = vocabSize * hiddenSize;
+  return config.tiedEmbeddings ? 1 : (blocks + embedding) / (blocks + 2 * embedding);
+}
+
+/** Larger than any cache, and small beside what is free. */
+function bandwidthBuffer(availableBytes: number): number {
+  const mebibyte = 2 ** 20;
+  const size = Math.min(1024 * mebibyte, Math.max(64 * mebibyte, availableBytes / 4));
+  return Math.floor(size / mebibyte) * mebibyte;
+}
+
+/** The most memory that this process ever held: VmHWM on Linux, else what getrusage says. */
+function peakRss(): number {
+  if (process.platform === 'linux') {
+    const kibibytes = /^VmHWM:\s*(\d+) kB/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1];
+    if (kibibytes !== undefined) return Number(kibibytes) * 1024;
+  }
+  return process.resourceUsage().maxRSS * 1024;
+}
+
+interface Results extends Speed {
+  model: string;
+  weights: string;
+  kv: string;
+  threads: number;
+  isa: string;
+  cpu: string;
+  promptTokens: number;
+  newTokens: number;
+  runs: number;
+  loadMs: number;
+  peakRssBytes: number;
+  readBandwidthBytesPerSecond: number;
+  weightsBytesPerToken: number;
+  decodeBandwidthShare: number;
+}
+
+function report(results: Results, weightsBytes: number): string {
+  const { decodeTokensPerSecond, decodeBandwidthShare, runs } = results;
+  return table([
+    ['machine', `${results.cpu}, ${plural(results.threads, 'thread')}, ${results.isa} kernels`],
+    [
+      'model',
+      `${results.model}, weights ${results.weights} (${bytes(weightsBytes)}), KV cache ${results.kv}`,
+    ],
+    [
+      'measured',
+      `${plural(results.promptTokens, 'prompt token')}, ${results.newTokens} new, one sequence, ` +
+        (runs === 1 ? 'one run' : `median of ${runs} runs`),
+    ],
+    ['load', `${number(results.loadMs)} ms`],
+    ['prefill', `${number(results.prefillTokensPerSecond)} tokens/s`],
+    [
+      'decode',
+      `${number(decodeTokensPerSecond)} tokens/s, ${number(1000 / decodeTokensPerSecond)} ms a token`,
+    ],
+    ['peak memory', bytes(results.peakRssBytes)],
+    ['read bandwidth', `${bytes(results.readBandwidthBytesPerSecond)}/s`],
+    [
+      'share of it',
+      `${number(100 * decodeBandwidthShare)} %: each token reads ${bytes(results.weightsBytesPerToken)} of weights` +
+        (decodeBandwidthShare > 1 ? ', which the caches hold' : ''),
+    ],
+  ]);
+}

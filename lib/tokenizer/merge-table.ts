@@ -1,0 +1,232 @@
+/**
+ * The merges of a BPE vocabulary as integers: which two symbols make which third, and how early.
+ *
+ * A symbol is a token id, or, from `vocabSize` on, a character that is part of some piece without
+ * being one itself. SentencePiece has no list of merges: any two neighbours whose concatenation is a
+ * piece may merge, the better score first. So every way to cut a piece into two symbols is one entry
+ * here, ranked by the piece's score. A tokenizer.json lists its merges, ranked by their order.
+ */
+
+import { MAX_SPLIT_WORK } from './limits.js';
+import { PieceType, type SentencePieceVocabulary, tokenizerInvalid } from './vocabulary.js';
+
+/** Slots of the hash table are four integers wide: left, right, merged symbol, rank. */
+const SLOT_WIDTH = 4;
+
+/** Two odd constants spread a pair of symbols over the table (Fibonacci hashing). */
+const HASH_LEFT = 0x9e3779b1;
+const HASH_RIGHT = 0x85ebca6b;
+
+/** One merge of a tokenizer.json: token ids of both parts and of the result. */
+export interface MergeRule {
+  left: number;
+  right: number;
+  merged: number;
+}
+
+/** A set of pairs of symbols that may hold more than was put in: a bit for each hash. */
+class PairFilter {
+  private readonly bits: Uint32Array;
+  private readonly shift: number;
+
+  constructor(expectedPairs: number) {
+    // At 16 bits a pair some 6 % of other pairs are let through, for 128 KB with Llama 2.
+    const bitCount = powerOfTwoFrom(Math.max(1024, expectedPairs * 16));
+    this.bits = new Uint32Array(bitCount / 32);
+    this.shift = 32 - Math.log2(bitCount);
+  }
+
+  add(left: number, right: number): void {
+    const index = (Math.imul(left, HASH_LEFT) ^ Math.imul(right, HASH_RIGHT)) >>> this.shift;
+    this.bits[index >>> 5] |= 1 << (index & 31);
+  }
+
+  mayHave(left: number, right: number): boolean {
+    const index = (Math.imul(left, HASH_LEFT) ^ Math.imul(right, HASH_RIGHT)) >>> this.shift;
+    return (this.bits[index >>> 5] & (1 << (index & 31))) !== 0;
+  }
+}
+
+function powerOfTwoFrom(minimum: number): number {
+  return 2 ** Math.ceil(Math.log2(minimum));
+}
+
+/** Merges by pair, characters by code point, and the pairs of characters that some piece contains. */
+export class MergeTable {
+  /** Of each symbol from `vocabSize` on: its code point. */
+  readonly extraCodePoints: readonly number[];
+  private readonly bmpSymbols: Int32Array;
+  private readonly astralSymbols: ReadonlyMap<number, number>;
+  private readonly slots: Int32Array;
+  private readonly mask: number;
+  private readonly neighbours: PairFilter;
+
+  constructor(entries: readonly (MergeRule & { rank: number })[], characters: Characters) {
+    this.extraCodePoints = characters.extra;
+    this.bmpSymbols = characters.bmp;
+    this.astralSymbols = characters.astral;
+    const capacity = powerOfTwoFrom(Math.max(16, entries.length * 2));
+    this.mask = capacity - 1;
+    this.slots = new Int32Array(capacity * SLOT_WIDTH).fill(-1);
+    for (const { left, right, merged, rank } of entries) {
+      let slot = this.firstSlot(left, right);
+      while (this.slots[slot] >= 0) slot = this.nextSlot(slot);
+      this.slots.set([left, right, merged, rank], slot);
+    }
+    this.neighbours = new PairFilter(characters.pairs.length / 2);
+    for (let index = 0; index < characters.pairs.length; index += 2) {
+      this.neighbours.add(characters.pairs[index], characters.pairs[index + 1]);
+    }
+  }
+
+  /** The symbol of a code point; -1 for a character that no piece contains. */
+  symbolOf(codePoint: number): number {
+    return codePoint < 0x10000
+      ? this.bmpSymbols[codePoint]
+      : (this.astralSymbols.get(codePoint) ?? -1);
+  }
+
+  /** False if no merge can ever span these two neighbouring characters, given as symbols. */
+  mayJoin(left: number, right: number): boolean {
+    return this.neighbours.mayHave(left, right);
+  }
+
+  /** The slot of a pair, for {@link mergedAt} and {@link rankAt}; -1 if the two never merge. */
+  find(left: number, right: number): number {
+    const slots = this.slots;
+    let slot = this.firstSlot(left, right);
+    for (;;) {
+      const found = slots[slot];
+      if (found < 0) return -1;
+      if (found === left && slots[slot + 1] === right) return slot;
+      slot = this.nextSlot(slot);
+    }
+  }
+
+  mergedAt(slot: number): number {
+    return this.slots[slot + 2];
+  }
+
+  /** The lower, the earlier. */
+  rankAt(slot: number): number {
+    return this.slots[slot + 3];
+  }
+
+  private firstSlot(left: number, right: number): number {
+    const hash = Math.imul(left, HASH_LEFT) ^ Math.imul(right, HASH_RIGHT);
+    return ((hash ^ (hash >>> 15)) & this.mask) * SLOT_WIDTH;
+  }
+
+  private nextSlot(slot: number): number {
+    return (slot + SLOT_WIDTH) & (this.mask * SLOT_WIDTH + SLOT_WIDTH - 1);
+  }
+}
+
+/** The characters that pieces are made of. */
+interface Characters {
+  bmp: Int32Array;
+  astral: Map<number, number>;
+  extra: number[];
+  /** Symbols of neighbouring characters, two and two. */
+  pairs: number[];
+}
+
+/** Whether text may turn into this piece by merging (or by being this one character). */
+function isTextPiece(type: number): boolean {
+  return type === PieceType.normal || type === PieceType.userDefined || type === PieceType.unused;
+}
+
+/** Gives each character in the text pieces a symbol, and notes which characters are neighbours. */
+function collectCharacters(vocabulary: SentencePieceVocabulary): Characters {
+  const { pieces, types } = vocabulary;
+  const bmp = new Int32Array(0x10000).fill(-1);
+  const astral = new Map<number, number>();
+  const extra: number[] = [];
+  const pairs: number[] = [];
+  const assign = (codePoint: number, symbol: number) => {
+    if (codePoint < 0x10000) bmp[codePoint] = symbol;
+    else astral.set(codePoint, symbol);
+  };
+  const textPieces: string[] = [];
+  for (let id = 0; id < pieces.length; id++) {
+    const piece = pieces[id];
+    if (!isTextPiece(types[id])) continue;
+    const codePoint = piece.codePointAt(0)!;
+    if (piece.length === characterLength(codePoint)) assign(codePoint, id);
+    else textPieces.push(piece);
+  }
+  for (const piece of textPieces) {
+    let previous = -1;
+    for (let index = 0; index < piece.length; ) {
+      const codePoint = piece.codePointAt(index)!;
+      index += characterLength(codePoint);
+      let symbol = codePoint < 0x10000 ? bmp[codePoint] : (astral.get(codePoint) ?? -1);
+      if (symbol < 0) {
+        symbol = pieces.length + extra.length;
+        extra.push(codePoint);
+        assign(codePoint, symbol);
+      }
+      if (previous >= 0) pairs.push(previous, symbol);
+      previous = symbol;
+    }
+  }
+  return { bmp, astral, extra, pairs };
+}
+
+function characterLength(codePoint: number): number {
+  return codePoint < 0x10000 ? 1 : 2;
+}
+
+/**
+ * The merges of a SentencePiece vocabulary (already checked).
+ * @throws `ALTIPLANO_TOKENIZER_INVALID` if the pieces are so long that finding the merges would hang
+ */
+export function mergesOfPieces(vocabulary: SentencePieceVocabulary, file: string): MergeTable {
+  const { pieces, types } = vocabulary;
+  const characters = collectCharacters(vocabulary);
+  const symbols = new Map<string, number>();
+  let splitWork = 0;
+  for (let id = 0; id < pieces.length; id++) {
+    if (!isTextPiece(types[id])) continue;
+    symbols.set(pieces[id], id);
+    splitWork += pieces[id].length ** 2;
+  }
+  if (splitWork > MAX_SPLIT_WORK) throw tokenizerInvalid(file, 'too many long tokens');
+  characters.extra.forEach((codePoint, index) => {
+    symbols.set(String.fromCodePoint(codePoint), pieces.length + index);
+  });
+
+  const ranks = ranksOfScores(vocabulary.scores);
+  const entries: (MergeRule & { rank: number })[] = [];
+  for (let id = 0; id < pieces.length; id++) {
+    const piece = pieces[id];
+    if (!isTextPiece(types[id])) continue;
+    // A cut inside a surrogate pair finds nothing, since no piece holds half a pair.
+    for (let cut = 1; cut < piece.length; cut++) {
+      const left = symbols.get(piece.slice(0, cut));
+      if (left === undefined) continue;
+      const right = symbols.get(piece.slice(cut));
+      if (right !== undefined) entries.push({ left, right, merged: id, rank: ranks[id] });
+    }
+  }
+  return new MergeTable(entries, characters);
+}
+
+/** The merges of a tokenizer.json, in order. */
+export function mergesOfRules(
+  vocabulary: SentencePieceVocabulary,
+  rules: readonly MergeRule[],
+): MergeTable {
+  const entries = rules.map((rule, rank) => ({ ...rule, rank }));
+  return new MergeTable(entries, collectCharacters(vocabulary));
+}
+
+/** Rank 0 for the best score; equal scores share a rank. */
+function ranksOfScores(scores: Float32Array): Int32Array {
+  const sorted = Float32Array.from(new Set(scores)).sort().reverse();
+  const rankOf = new Map<number, number>();
+  sorted.forEach((score, rank) => {
+    rankOf.set(score, rank);
+  });
+  return Int32Array.from(scores, (score) => rankOf.get(score) ?? 0);
+}

@@ -1,0 +1,65 @@
+/**
+ * UTF-8 decoding byte by byte, as SentencePiece decodes byte tokens: each byte that is not part of a
+ * valid character becomes one U+FFFD. (`TextDecoder` makes one of each longest valid beginning.)
+ */
+
+const REPLACEMENT = '\ufffd';
+
+/** Number of bytes that a leading byte announces; 0 for a byte that cannot lead. */
+function announcedLength(byte: number): number {
+  if (byte < 0x80) return 1;
+  if (byte >= 0xc2 && byte <= 0xdf) return 2;
+  if (byte >= 0xe0 && byte <= 0xef) return 3;
+  if (byte >= 0xf0 && byte <= 0xf4) return 4;
+  return 0;
+}
+
+/** Whether `second` may follow `first`: excludes overlong forms, surrogates, and above U+10FFFF. */
+function maySecond(first: number, second: number): boolean {
+  if (first === 0xe0) return second >= 0xa0 && second <= 0xbf;
+  if (first === 0xed) return second >= 0x80 && second <= 0x9f;
+  if (first === 0xf0) return second >= 0x90 && second <= 0xbf;
+  if (first === 0xf4) return second >= 0x80 && second <= 0x8f;
+  return second >= 0x80 && second <= 0xbf;
+}
+
+export class Utf8Decoder {
+  /** The beginning of a character, so far valid: at most three bytes. */
+  private pending: number[] = [];
+
+  /** Adds a byte and gives the text that is now certain. */
+  push(byte: number): string {
+    const { pending } = this;
+    pending.push(byte);
+    let text = '';
+    while (pending.length > 0) {
+      const length = announcedLength(pending[0]);
+      if (length === 0 || !this.validSoFar()) {
+        text += REPLACEMENT;
+        pending.shift();
+      } else if (pending.length < length) {
+        break;
+      } else {
+        text += Buffer.from(pending).toString('utf8');
+        pending.length = 0;
+      }
+    }
+    return text;
+  }
+
+  /** One U+FFFD for each byte of an unfinished character. */
+  end(): string {
+    const text = REPLACEMENT.repeat(this.pending.length);
+    this.pending.length = 0;
+    return text;
+  }
+
+  private validSoFar(): boolean {
+    const { pending } = this;
+    if (pending.length > 1 && !maySecond(pending[0], pending[1])) return false;
+    for (let index = 2; index < pending.length; index++) {
+      if ((pending[index] & 0xc0) !== 0x80) return false;
+    }
+    return true;
+  }
+}

@@ -17,12 +17,12 @@ struct GroupCodes {
 };
 
 // The f16 bits of a scale, range / steps, finite. Rounding a small scale to f16 may lose so much
-// that the range is cut off; then the next larger f16 is taken. So no code is cut off by more than
-// half a step, unless the scale is the largest f16.
+// that the range is cut off; then the next larger f16 is taken. So no weight is cut off by more than
+// an eighth of a step, unless the scale is the largest f16.
 inline uint16_t finite_scale(float range, float steps) {
   uint16_t bits = f32_to_f16_one(range / steps);
   if (bits >= 0x7bff) return 0x7bff;
-  if (f16_to_f32_one(bits) * (steps + 0.5f) < range) ++bits;
+  if (f16_to_f32_one(bits) * (steps + 0.125f) < range) ++bits;
   return bits;
 }
 
@@ -40,13 +40,13 @@ inline GroupCodes choose_codes(WeightFormat format, float low, float high) {
     // scale its sign, as in GGUF's Q4_0.
     least_code = 0.f;
     greatest_code = 15.f;
-    codes.scale = finite_scale(-low >= high ? -low : high, 8.f);
+    codes.scale = finite_scale(-low > high ? -low : high, 8.f);
     if (-low < high) codes.scale |= 0x8000;
     codes.zero = kInt4DefaultZero;
   } else {
     least_code = -127.f;
     greatest_code = 127.f;
-    codes.scale = finite_scale(-low >= high ? -low : high, 127.f);
+    codes.scale = finite_scale(-low > high ? -low : high, 127.f);
   }
   const float scale = f16_to_f32_one(codes.scale);
   codes.inverse = scale == 0.f ? 0.f : 1.f / scale;

@@ -1,0 +1,422 @@
+// Matrix multiplication with AVX2 and FMA, over the layout and by the chains of layout.h.
+//
+// One token (decode) reads each weight once: tiles are streamed and unpacked in registers, four at
+// a time to give the processor four independent chains. Several tokens share the work of unpacking:
+// a panel of 16 rows x 128 columns is unpacked into the first-level cache, then multiplied with all
+// tokens in register tiles of 16 rows x 6 tokens: 12 accumulators, 2 weights, 1 activation.
+//
+// y itself holds the running totals between blocks, which is exact: so the loops over panels and
+// tokens may be nested either way without a change to the chains.
+#include <immintrin.h>
+
+#include "cpu/avx2.h"
+#include "cpu/layout.h"
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+namespace altiplano::cpu::avx2 {
+namespace {
+
+// --- weight formats -----------------------------------------------------------------------------
+// A format reads a block of a tile. step(k) loads the 8 columns from k (a multiple of 8) on, and
+// column<j>(step) gives one of them, 8 rows; w = scale() * column.
+//
+// Quantized columns come as (q - zero) * 2^24, exact, since a byte reaches the top of a 32-bit lane
+// by one shuffle, sign and all; scale() makes up for it. (So sums overflow at |x| of 1e28 or so.)
+
+struct F32 {
+  struct Step {
+    const float* at;
+  };
+  const uint8_t* block;
+  ALWAYS_INLINE F32(const uint8_t* block, const TileLayout&) : block(block) {}
+  ALWAYS_INLINE __m256 scale() const { return _mm256_set1_ps(1.f); }
+  ALWAYS_INLINE Step step(int k) const {
+    return {reinterpret_cast<const float*>(block) + k * kTileRows};
+  }
+  template <int j>
+  ALWAYS_INLINE __m256 column(const Step& step) const {
+    return _mm256_loadu_ps(step.at + j * kTileRows);
+  }
+};
+
+template <bool bf16>
+struct Float16Bits {
+  struct Step {
+    const __m128i* at;
+  };
+  const uint8_t* block;
+  ALWAYS_INLINE Float16Bits(const uint8_t* block, const TileLayout&) : block(block) {}
+  ALWAYS_INLINE __m256 scale() const { return _mm256_set1_ps(1.f); }
+  ALWAYS_INLINE Step step(int k) const { return {reinterpret_cast<const __m128i*>(block) + k}; }
+  template <int j>
+  ALWAYS_INLINE __m256 column(const Step& step) const {
+    const __m128i bits = _mm_loadu_si128(step.at + j);
+    if (!bf16) return _mm256_cvtph_ps(bits);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  }
+};
+
+ALWAYS_INLINE __m256i load(const uint8_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+
+// Byte i of each 32-bit lane, moved to the lane's top.
+template <int i>
+ALWAYS_INLINE __m256i byte_to_top(__m256i words) {
+  constexpr int kZero = 0x80;
+  const auto lane = [](int r) { return (r * 4 + i) << 24 | kZero << 16 | kZero << 8 | kZero; };
+  return _mm256_shuffle_epi8(words, _mm256_setr_epi32(lane(0), lane(1), lane(2), lane(3), lane(0),
+                                                      lane(1), lane(2), lane(3)));
+}
+
+ALWAYS_INLINE __m256 quantized_scale(const uint8_t* block) {
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block));
+  return _mm256_mul_ps(_mm256_cvtph_ps(bits), _mm256_set1_ps(0x1p-24f));
+}
+
+template <bool zero_points>
+struct Int8 {
+  struct Step {
+    __m256i words[2];  // columns 0-3 and 4-7
+  };
+  const uint8_t* block;
+  const uint8_t* data;
+  __m256i zero;  // times 2^24
+  ALWAYS_INLINE Int8(const uint8_t* block, const TileLayout& layout)
+      : block(block), data(block + layout.data_at), zero(_mm256_setzero_si256()) {
+    if (!zero_points) return;
+    const __m128i bytes =
+        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(block + layout.zeros_at));
+    zero = _mm256_cvtepi8_epi32(bytes);
+  }
+  ALWAYS_INLINE __m256 scale() const { return quantized_scale(block); }
+  ALWAYS_INLINE Step step(int k) const {
+    const uint8_t* p = data + k / 4 * kStepBytes;
+    return {{load(p), load(p + kStepBytes)}};
+  }
+  template <int j>
+  ALWAYS_INLINE __m256 column(const Step& step) const {
+    const __m256i top = byte_to_top<j % 4>(step.words[j / 4]);
+    if (!zero_points) return _mm256_cvtepi32_ps(top);
+    // q - zero has 9 bits and a sign: too many for the top byte.
+    const __m256i difference = _mm256_sub_epi32(_mm256_srai_epi32(top, 24), zero);
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(difference), _mm256_set1_ps(0x1p24f));
+  }
+};
+
+template <bool zero_points>
+struct Int4 {
+  struct Step {
+    __m256i even, odd;  // columns 0 2 4 6 and 1 3 5 7 as signed bytes q - zero
+  };
+  const uint8_t* block;
+  const uint8_t* data;
+  __m256i zero;  // in every byte of the row's lane
+  ALWAYS_INLINE Int4(const uint8_t* block, const TileLayout& layout)
+      : block(block), data(block + layout.data_at), zero(_mm256_set1_epi8(kInt4DefaultZero)) {
+    if (!zero_points) return;
+    const __m128i bytes =
+        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(block + layout.zeros_at));
+    zero = _mm256_mullo_epi32(_mm256_cvtepu8_epi32(bytes), _mm256_set1_epi32(0x01010101));
+  }
+  ALWAYS_INLINE __m256 scale() const { return quantized_scale(block); }
+  ALWAYS_INLINE Step step(int k) const {
+    const __m256i words = load(data + k / 8 * kStepBytes);
+    const __m256i low = _mm256_set1_epi8(15);
+    return {_mm256_sub_epi8(_mm256_and_si256(words, low), zero),
+            _mm256_sub_epi8(_mm256_and_si256(_mm256_srli_epi16(words, 4), low), zero)};
+  }
+  template <int j>
+  ALWAYS_INLINE __m256 column(const Step& step) const {
+    return _mm256_cvtepi32_ps(byte_to_top<j / 2>(j % 2 ? step.odd : step.even));
+  }
+};
+
+// --- one token ----------------------------------------------------------------------------------
+
+// Adds `columns` (1 .. 8) of each tile's step at k to the tile's sum.
+template <class Format, int tiles>
+ALWAYS_INLINE void add_step(const Format* formats, int k, int columns, const float* x,
+                            __m256* sums) {
+  for (int i = 0; i < tiles; ++i) {
+    const typename Format::Step step = formats[i].step(k);
+    const auto add = [&]<int j>() __attribute__((always_inline)) {
+      if (j < columns) {
+        sums[i] = _mm256_fmadd_ps(formats[i].template column<j>(step), _mm256_broadcast_ss(x + j),
+                                  sums[i]);
+      }
+    };
+    add.template operator()<0>();
+    add.template operator()<1>();
+    add.template operator()<2>();
+    add.template operator()<3>();
+    add.template operator()<4>();
+    add.template operator()<5>();
+    add.template operator()<6>();
+    add.template operator()<7>();
+  }
+}
+
+// totals[i] += tile i times x, for `tiles` neighbours.
+template <class Format, int tiles>
+void multiply_tiles(const uint8_t* tile, size_t tile_bytes, const TileLayout& layout, int64_t cols,
+                    const float* x, __m256* totals) {
+  __m256 total[tiles];
+  for (int i = 0; i < tiles; ++i) total[i] = totals[i];
+  for (int64_t b = 0; b < layout.blocks; ++b, tile += layout.block_bytes, x += layout.block) {
+    const int columns = block_columns(layout, cols, b);
+    // Written out, since an array of objects with vectors inside would go through memory.
+    const Format formats[4] = {Format(tile, layout),
+                               Format(tile + (tiles > 1 ? tile_bytes : 0), layout),
+                               Format(tile + (tiles > 2 ? 2 * tile_bytes : 0), layout),
+                               Format(tile + (tiles > 3 ? 3 * tile_bytes : 0), layout)};
+    __m256 sums[tiles];
+    for (int i = 0; i < tiles; ++i) sums[i] = _mm256_setzero_ps();
+    int k = 0;
+    for (; k + 8 <= columns; k += 8) add_step<Format, tiles>(formats, k, 8, x + k, sums);
+    if (k < columns) add_step<Format, tiles>(formats, k, columns - k, x + k, sums);
+    for (int i = 0; i < tiles; ++i)
+      total[i] = _mm256_fmadd_ps(formats[i].scale(), sums[i], total[i]);
+  }
+  for (int i = 0; i < tiles; ++i) totals[i] = total[i];
+}
+
+template <class Format>
+void multiply_one_token(const PackedMatrix& w, const TileLayout& layout, int64_t tile_begin,
+                        int64_t tile_end, const float* x, float* y) {
+  constexpr int kTiles = 4;
+  for (int64_t tile = tile_begin; tile < tile_end;) {
+    const uint8_t* data = w.data + tile * w.tile_bytes;
+    const int tiles = tile_end - tile >= kTiles ? kTiles : 1;
+    const int64_t row = tile * kTileRows;
+    const int64_t left = w.rows - row;
+    const int rows = static_cast<int>(left < tiles * kTileRows ? left : tiles * kTileRows);
+    alignas(32) float edge[kTiles * kTileRows] = {};
+    memcpy(edge, y + row, rows * sizeof(float));
+    __m256* totals = reinterpret_cast<__m256*>(edge);
+    if (tiles == kTiles) {
+      multiply_tiles<Format, kTiles>(data, w.tile_bytes, layout, w.cols, x, totals);
+    } else {
+      multiply_tiles<Format, 1>(data, w.tile_bytes, layout, w.cols, x, totals);
+    }
+    memcpy(y + row, edge, rows * sizeof(float));
+    tile += tiles;
+  }
+}
+
+// --- several tokens -----------------------------------------------------------------------------
+
+constexpr int kPanelColumns = 128;  // whole blocks of every format
+constexpr int kPanelBlocks = kPanelColumns / 32;
+constexpr int kRegisterTokens = 6;
+constexpr int kFewTokens = 12;    // up to here x is read in place, tile pair by tile pair
+constexpr int kChunkTokens = 96;  // beyond, x is copied panel by panel, that it stays in cache
+
+// One panel of `tiles` (1 or 2) neighbouring tiles, unpacked.
+struct Panel {
+  alignas(64) float columns[kPanelColumns][2 * kTileRows];  // [k][tiles * 8]
+  __m256 scales[kPanelBlocks][2];
+};
+
+template <class Format>
+void unpack_panel(const uint8_t* tile, const TileLayout& layout, int64_t cols, int64_t first_block,
+                  int tile_index, Panel* panel) {
+  float* out = panel->columns[0] + tile_index * kTileRows;
+  constexpr int kStride = 2 * kTileRows;
+  for (int i = 0; i * layout.block < kPanelColumns && first_block + i < layout.blocks; ++i) {
+    const Format format(tile + (first_block + i) * layout.block_bytes, layout);
+    panel->scales[i][tile_index] = format.scale();
+    // Whole steps: the columns behind the last are unpacked too (the packing has them), not used.
+    for (int k = 0; k < block_columns(layout, cols, first_block + i); k += 8) {
+      const typename Format::Step step = format.step(k);
+      float* at = out + (i * layout.block + k) * kStride;
+      _mm256_store_ps(at + 0 * kStride, format.template column<0>(step));
+      _mm256_store_ps(at + 1 * kStride, format.template column<1>(step));
+      _mm256_store_ps(at + 2 * kStride, format.template column<2>(step));
+      _mm256_store_ps(at + 3 * kStride, format.template column<3>(step));
+      _mm256_store_ps(at + 4 * kStride, format.template column<4>(step));
+      _mm256_store_ps(at + 5 * kStride, format.template column<5>(step));
+      _mm256_store_ps(at + 6 * kStride, format.template column<6>(step));
+      _mm256_store_ps(at + 7 * kStride, format.template column<7>(step));
+    }
+  }
+}
+
+// y [tokens][tiles * 8] += the panel's blocks times x [tokens][columns].
+template <int tiles, int tokens>
+void multiply_panel(const Panel& panel, int block, int columns, const float* x, int64_t ldx,
+                    float* y, int64_t ldy) {
+  for (int i = 0, begin = 0; begin < columns; ++i, begin += block) {
+    const int end = begin + block < columns ? begin + block : columns;
+    __m256 sums[tokens][tiles];
+    for (int t = 0; t < tokens; ++t) {
+      for (int r = 0; r < tiles; ++r) sums[t][r] = _mm256_setzero_ps();
+    }
+    for (int k = begin; k < end; ++k) {
+      __m256 w[tiles];
+      for (int r = 0; r < tiles; ++r) w[r] = _mm256_load_ps(panel.columns[k] + r * kTileRows);
+      for (int t = 0; t < tokens; ++t) {
+        const __m256 xk = _mm256_broadcast_ss(x + t * ldx + k);
+        for (int r = 0; r < tiles; ++r) sums[t][r] = _mm256_fmadd_ps(w[r], xk, sums[t][r]);
+      }
+    }
+    for (int t = 0; t < tokens; ++t) {
+      for (int r = 0; r < tiles; ++r) {
+        float* at = y + t * ldy + r * kTileRows;
+        _mm256_storeu_ps(at, _mm256_fmadd_ps(panel.scales[i][r], sums[t][r], _mm256_loadu_ps(at)));
+      }
+    }
+  }
+}
+
+// All tokens, in register tiles of as equal size as can be (7 tokens: 4 and 3, not 6 and 1).
+template <int tiles>
+void multiply_panel_tokens(const Panel& panel, int block, int columns, const float* x, int64_t ldx,
+                           int64_t tokens, float* y, int64_t ldy) {
+  while (tokens > 0) {
+    int64_t n = tokens;
+    if (n > kRegisterTokens) n = n < 2 * kRegisterTokens ? (n + 1) / 2 : kRegisterTokens;
+    switch (n) {
+      case 1:
+        multiply_panel<tiles, 1>(panel, block, columns, x, ldx, y, ldy);
+        break;
+      case 2:
+        multiply_panel<tiles, 2>(panel, block, columns, x, ldx, y, ldy);
+        break;
+      case 3:
+        multiply_panel<tiles, 3>(panel, block, columns, x, ldx, y, ldy);
+        break;
+      case 4:
+        multiply_panel<tiles, 4>(panel, block, columns, x, ldx, y, ldy);
+        break;
+      case 5:
+        multiply_panel<tiles, 5>(panel, block, columns, x, ldx, y, ldy);
+        break;
+      default:
+        multiply_panel<tiles, kRegisterTokens>(panel, block, columns, x, ldx, y, ldy);
+    }
+    tokens -= n;
+    x += n * ldx;
+    y += n * ldy;
+  }
+}
+
+// The columns from `column` on (a panel) of one or two tiles, times all tokens. x points at the
+// panel's first column, y at the first tile's first row.
+template <class Format>
+void multiply_tile_pair(const PackedMatrix& w, const TileLayout& layout, int64_t tile, int tiles,
+                        int64_t column, const float* x, int64_t ldx, int64_t tokens, float* y,
+                        int64_t ldy) {
+  Panel panel;
+  const int64_t first_block = column / layout.block;
+  const uint8_t* data = w.data + tile * w.tile_bytes;
+  for (int i = 0; i < tiles; ++i) {
+    unpack_panel<Format>(data + i * w.tile_bytes, layout, w.cols, first_block, i, &panel);
+  }
+  const int64_t left = w.cols - column;
+  const int columns = static_cast<int>(left < kPanelColumns ? left : kPanelColumns);
+  const auto multiply = [&](float* to, int64_t ld) {
+    if (tiles == 2) {
+      multiply_panel_tokens<2>(panel, layout.block, columns, x, ldx, tokens, to, ld);
+    } else {
+      multiply_panel_tokens<1>(panel, layout.block, columns, x, ldx, tokens, to, ld);
+    }
+  };
+  const int64_t rows = w.rows - tile * kTileRows;
+  if (rows >= tiles * kTileRows) return multiply(y, ldy);
+  // The last tile has missing rows: nothing behind the last row of y may be touched.
+  float edge[kChunkTokens][2 * kTileRows] = {};
+  for (int64_t t = 0; t < tokens; ++t) memcpy(edge[t], y + t * ldy, rows * sizeof(float));
+  multiply(edge[0], 2 * kTileRows);
+  for (int64_t t = 0; t < tokens; ++t) memcpy(y + t * ldy, edge[t], rows * sizeof(float));
+}
+
+template <class Format>
+void multiply_few_tokens(const PackedMatrix& w, const TileLayout& layout, int64_t tile_begin,
+                         int64_t tile_end, const float* x, int64_t ldx, int64_t tokens, float* y,
+                         int64_t ldy) {
+  for (int64_t tile = tile_begin; tile < tile_end; tile += 2) {
+    const int tiles = tile_end - tile > 1 ? 2 : 1;
+    for (int64_t column = 0; column < w.cols; column += kPanelColumns) {
+      multiply_tile_pair<Format>(w, layout, tile, tiles, column, x + column, ldx, tokens,
+                                 y + tile * kTileRows, ldy);
+    }
+  }
+}
+
+template <class Format>
+void multiply_many_tokens(const PackedMatrix& w, const TileLayout& layout, int64_t tile_begin,
+                          int64_t tile_end, const float* x, int64_t ldx, int64_t tokens, float* y,
+                          int64_t ldy) {
+  // A power of two as ldx would put the tokens' activations into few sets of the cache; side by
+  // side they do not evict each other.
+  alignas(64) float near_x[kChunkTokens][kPanelColumns];
+  const size_t panel_bytes = kPanelColumns / layout.block * layout.block_bytes;
+  for (int64_t column = 0; column < w.cols; column += kPanelColumns) {
+    const int64_t left = w.cols - column;
+    const int64_t columns = left < kPanelColumns ? left : kPanelColumns;
+    for (int64_t t = 0; t < tokens; ++t) {
+      memcpy(near_x[t], x + t * ldx + column, columns * sizeof(float));
+    }
+    for (int64_t tile = tile_begin; tile < tile_end; tile += 2) {
+      const int tiles = tile_end - tile > 1 ? 2 : 1;
+      // The next tiles' part of this panel lies a whole tile ahead, out of a hardware
+      // prefetcher's sight. (Prefetching past the end is harmless.)
+      for (int i = 0; i < 2; ++i) {
+        const uint8_t* next =
+            w.data + (tile + 2 + i) * w.tile_bytes + column / layout.block * layout.block_bytes;
+        for (size_t at = 0; at < panel_bytes; at += 64) __builtin_prefetch(next + at);
+      }
+      multiply_tile_pair<Format>(w, layout, tile, tiles, column, near_x[0], kPanelColumns, tokens,
+                                 y + tile * kTileRows, ldy);
+    }
+  }
+}
+
+template <class Format>
+void multiply(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, const float* x,
+              int64_t ldx, int64_t tokens, float* y, int64_t ldy) {
+  const TileLayout layout = tile_layout(w.format, w.cols);
+  if (tokens == 1) {
+    multiply_one_token<Format>(w, layout, tile_begin, tile_end, x, y);
+  } else if (tokens <= kFewTokens) {
+    multiply_few_tokens<Format>(w, layout, tile_begin, tile_end, x, ldx, tokens, y, ldy);
+  } else {
+    for (int64_t t = 0; t < tokens; t += kChunkTokens) {
+      const int64_t n = tokens - t < kChunkTokens ? tokens - t : kChunkTokens;
+      multiply_many_tokens<Format>(w, layout, tile_begin, tile_end, x + t * ldx, ldx, n,
+                                   y + t * ldy, ldy);
+    }
+  }
+}
+
+}  // namespace
+
+void matmul(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, const float* x,
+            int64_t ldx, int64_t tokens, float* y, int64_t ldy, bool accumulate) {
+  if (!accumulate) {
+    const int64_t row = tile_begin * kTileRows;
+    const int64_t end = tile_end * kTileRows < w.rows ? tile_end * kTileRows : w.rows;
+    for (int64_t t = 0; t < tokens; ++t) memset(y + t * ldy + row, 0, (end - row) * sizeof(float));
+  }
+  const auto run = [&]<class Format>() {
+    multiply<Format>(w, tile_begin, tile_end, x, ldx, tokens, y, ldy);
+  };
+  switch (w.format.type) {
+    case WeightType::kF32:
+      return run.template operator()<F32>();
+    case WeightType::kF16:
+      return run.template operator()<Float16Bits<false>>();
+    case WeightType::kBF16:
+      return run.template operator()<Float16Bits<true>>();
+    case WeightType::kInt8:
+      return w.format.zero_points ? run.template operator()<Int8<true>>()
+                                  : run.template operator()<Int8<false>>();
+    case WeightType::kInt4:
+      return w.format.zero_points ? run.template operator()<Int4<true>>()
+                                  : run.template operator()<Int4<false>>();
+  }
+}
+
+}  // namespace altiplano::cpu::avx2

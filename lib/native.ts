@@ -9,12 +9,10 @@ import { AltiplanoError, type ErrorCode } from './errors.js';
 /** Formats in which the engine keeps weights. */
 export type WeightType = 'f32' | 'f16' | 'bf16' | 'int8' | 'int4';
 
-/** A weight format; `group` (32, 64 or 128) and `zeroPoints` are for int8 and int4 only. */
-export interface WeightFormat {
-  type: WeightType;
-  group?: number;
-  zeroPoints?: boolean;
-}
+/** A weight format; int8 and int4 share one scale, and maybe a zero point, among `group` columns. */
+export type WeightFormat =
+  | { type: 'f32' | 'f16' | 'bf16' }
+  | { type: 'int8' | 'int4'; group: 32 | 64 | 128; zeroPoints: boolean };
 
 export interface CpuInfo {
   /** Kernel tables that this processor can run, best last ("portable", "avx2"). */
@@ -38,6 +36,8 @@ export interface EngineTensor {
   file: string;
   offset: number;
   sizeBytes: number;
+  /** What the engine keeps it as. Vectors are always f32. */
+  format: WeightFormat;
 }
 
 export interface EngineLayer {
@@ -68,8 +68,6 @@ export interface EngineSpec {
   interleavedRotary: boolean;
   /** Positions 0 .. maxPositions-1 may be used. */
   maxPositions: number;
-  /** The format of the matrices; absent: each keeps the smallest format that loses nothing. */
-  weights?: WeightFormat;
   kv: 'f32' | 'f16';
   /** Pages of the KV cache. */
   kvPages: number;
@@ -146,8 +144,6 @@ export interface NativeEngine {
   step(plan: StepPlan): Promise<StepResult>;
   /** Waits for running work, frees everything. Idempotent. */
   dispose(): Promise<void>;
-  /** Bytes held now. */
-  memory(): { weightsBytes: number; kvBytes: number; workspaceBytes: number };
 }
 
 export interface NativeAddon {
@@ -162,9 +158,71 @@ export interface NativeAddon {
   kernels: NativeKernels;
 }
 
-/** Synchronous kernels over typed arrays; `lib/kernels.ts` checks the arguments. */
+/** A matrix in canonical form (native/util/weight_format.h), as the leading arguments of a kernel. */
+export type NativeMatrix = [
+  /** 0 f32, 1 f16, 2 bf16, 3 int8, 4 int4. */
+  type: number,
+  rows: number,
+  cols: number,
+  /** 0 for the float types. */
+  group: number,
+  zeroPoints: 0 | 1,
+  values: Float32Array | Uint16Array | Int8Array | Uint8Array,
+  scales: Uint16Array | null,
+  zeros: Int8Array | Uint8Array | null,
+];
+
+type Convert<From, To> = (x: From, length: number, out: To) => void;
+
+/**
+ * Synchronous kernels over typed arrays; `lib/kernels.ts` checks the arguments and documents them.
+ * All sizes are at least 1. Results go into `out`, which shares no memory with the inputs.
+ */
 export interface NativeKernels {
-  [name: string]: (...args: never[]) => unknown;
+  matmul(...args: [...NativeMatrix, x: Float32Array, tokens: number, out: Float32Array]): void;
+  /** Writes the values, scales and zeros of the matrix. */
+  quantize(...args: [...NativeMatrix, x: Float32Array]): void;
+  dequantize(...args: [...NativeMatrix, out: Float32Array]): void;
+  rmsNorm(
+    x: Float32Array,
+    weight: Float32Array,
+    eps: number,
+    rows: number,
+    cols: number,
+    out: Float32Array,
+  ): void;
+  siluMul(gate: Float32Array, up: Float32Array, length: number, out: Float32Array): void;
+  softmax(x: Float32Array, rows: number, cols: number, out: Float32Array): void;
+  rope(
+    x: Float32Array,
+    positions: Float64Array,
+    inverseFrequencies: Float64Array,
+    tokens: number,
+    heads: number,
+    headDim: number,
+    interleaved: 0 | 1,
+    out: Float32Array,
+  ): void;
+  attention(
+    q: Float32Array,
+    k: Float32Array,
+    v: Float32Array,
+    tokens: number,
+    keys: number,
+    heads: number,
+    kvHeads: number,
+    headDim: number,
+    scale: number,
+    /** Token t sees keys 0 .. firstPosition + t; null: all keys. */
+    firstPosition: number | null,
+    /** 1: keys and values are rounded to f16. */
+    f16: 0 | 1,
+    out: Float32Array,
+  ): void;
+  toFloat16: Convert<Float32Array, Uint16Array>;
+  fromFloat16: Convert<Uint16Array, Float32Array>;
+  toBfloat16: Convert<Float32Array, Uint16Array>;
+  fromBfloat16: Convert<Uint16Array, Float32Array>;
 }
 
 /** The folder of the package, from `lib/` and from `dist/` alike. */

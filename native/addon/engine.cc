@@ -1,0 +1,224 @@
+#include "addon/engine.h"
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+
+#include "addon/errors.h"
+#include "addon/from_js.h"
+#include "addon/run_async.h"
+#include "cpu/cpu_backend.h"
+#include "llama/engine.h"
+#include "util/error.h"
+
+namespace altiplano::addon {
+namespace {
+
+Napi::Object memory_to_js(Napi::Env env, const MemoryUse& memory) {
+  Napi::Object o = Napi::Object::New(env);
+  o.Set("weightsBytes", Napi::Number::New(env, static_cast<double>(memory.weights)));
+  o.Set("kvBytes", Napi::Number::New(env, static_cast<double>(memory.kv)));
+  o.Set("workspaceBytes", Napi::Number::New(env, static_cast<double>(memory.workspace)));
+  return o;
+}
+
+template <class T>
+Napi::Value array_to_js(Napi::Env env, const std::vector<T>& values) {
+  auto array = Napi::TypedArrayOf<T>::New(env, values.size());
+  std::copy(values.begin(), values.end(), array.Data());
+  return array;
+}
+
+Napi::Value results_to_js(Napi::Env env, const RowResults& results) {
+  Napi::Object o = Napi::Object::New(env);
+  o.Set("candidateIds", array_to_js(env, results.candidate_ids));
+  o.Set("candidateLogits", array_to_js(env, results.candidate_logits));
+  o.Set("logSumExp", array_to_js(env, results.log_sum_exp));
+  o.Set("scaledLogSumExp", array_to_js(env, results.scaled_log_sum_exp));
+  o.Set("idLogits", array_to_js(env, results.id_logits));
+  o.Set("fullLogits", array_to_js(env, results.full_logits));
+  o.Set("finite", array_to_js(env, results.finite));
+  return o;
+}
+
+// An engine and what is needed to cancel the jobs that were submitted before a call of cancel().
+struct Model {
+  Engine engine;
+  std::mutex mutex;
+  uint64_t cancels = 0;
+
+  void cancel() {
+    std::lock_guard lock(mutex);
+    ++cancels;
+    engine.cancel();
+  }
+
+  // At the start of a job that was submitted after `seen` cancellations.
+  void start(uint64_t seen) {
+    std::lock_guard lock(mutex);
+    if (seen != cancels) throw Error("ALTIPLANO_ABORTED", "cancelled before it started");
+    engine.resume();
+  }
+};
+
+class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
+ public:
+  explicit EngineWrap(const Napi::CallbackInfo& info)
+      : Napi::ObjectWrap<EngineWrap>(info), model_(std::make_shared<Model>()) {
+    guarded(info.Env(), [&] { runner_ = std::make_unique<Runner>(info.Env()); });
+    runner_->on_teardown([model = model_] { model->cancel(); });
+  }
+
+  ~EngineWrap() override {
+    runner_.reset();
+    report_memory(Env(), 0);
+  }
+
+  Napi::Value load(const Napi::CallbackInfo& info) {
+    return guarded(info.Env(), [&] {
+      return submit(
+          info.Env(),
+          [model = model_, spec = model_spec_from_js(info[0])] {
+            model->engine.load(spec, cpu::make_backend(spec.config.threads));
+            return Nothing{};
+          },
+          [this](Napi::Env env, Nothing&) {
+            const MemoryUse m = model_->engine.memory();
+            report_memory(env, static_cast<int64_t>(m.weights + m.kv + m.workspace));
+            return env.Undefined();
+          });
+    });
+  }
+
+  Napi::Value step(const Napi::CallbackInfo& info) {
+    return guarded(info.Env(), [&] {
+      return submit(
+          info.Env(),
+          [model = model_, batch = batch_from_js(info[0])] { return model->engine.step(batch); },
+          [](Napi::Env env, RowResults& results) { return results_to_js(env, results); });
+    });
+  }
+
+  Napi::Value dispose(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    return guarded(env, [&]() -> Napi::Value {
+      if (disposed_) {
+        auto deferred = Napi::Promise::Deferred::New(env);
+        deferred.Resolve(env.Undefined());
+        return deferred.Promise();
+      }
+      disposed_ = true;
+      Ref();  // until the promise settles
+      return run_async(
+          env, *runner_,
+          [model = model_] {
+            model->engine.unload();
+            return Nothing{};
+          },
+          [this](Napi::Env js, Nothing&) {
+            runner_->stop();
+            report_memory(js, 0);
+            Unref();
+            return js.Undefined();
+          });
+    });
+  }
+
+  Napi::Value cancel(const Napi::CallbackInfo& info) {
+    model_->cancel();
+    return info.Env().Undefined();
+  }
+
+  Napi::Value progress(const Napi::CallbackInfo& info) {
+    const LoadMonitor& monitor = model_->engine.monitor();
+    Napi::Object o = Napi::Object::New(info.Env());
+    o.Set("doneBytes", Napi::Number::New(info.Env(), static_cast<double>(monitor.done_bytes)));
+    o.Set("totalBytes", Napi::Number::New(info.Env(), static_cast<double>(monitor.total_bytes)));
+    return o;
+  }
+
+ private:
+  // run_async with cancellation; the object stays alive until the promise settles.
+  template <class Work, class ToJs>
+  Napi::Value submit(Napi::Env env, Work work, ToJs to_js) {
+    if (disposed_) throw Error("ALTIPLANO_DISPOSED", "the engine was disposed");
+    uint64_t cancels;
+    {
+      std::lock_guard lock(model_->mutex);
+      cancels = model_->cancels;
+    }
+    Ref();
+    using T = decltype(work());
+    struct Outcome {
+      std::optional<T> value;
+      std::exception_ptr failure;
+    };
+    return run_async(
+        env, *runner_,
+        [model = model_, cancels, work = std::move(work)] {
+          Outcome outcome;
+          try {
+            model->start(cancels);
+            outcome.value.emplace(work());
+          } catch (...) {
+            outcome.failure = std::current_exception();
+          }
+          return outcome;
+        },
+        [this, to_js = std::move(to_js)](Napi::Env js, Outcome& outcome) -> Napi::Value {
+          Unref();
+          if (outcome.failure) std::rethrow_exception(outcome.failure);
+          return to_js(js, *outcome.value);
+        });
+  }
+
+  // Tells V8 how much memory hangs on this object.
+  void report_memory(Napi::Env env, int64_t bytes) {
+    Napi::MemoryManagement::AdjustExternalMemory(env, bytes - reported_bytes_);
+    reported_bytes_ = bytes;
+  }
+
+  std::shared_ptr<Model> model_;
+  std::unique_ptr<Runner> runner_;
+  bool disposed_ = false;
+  int64_t reported_bytes_ = 0;
+};
+
+}  // namespace
+
+Napi::Function engine_class(Napi::Env env) {
+  using E = EngineWrap;
+  return E::DefineClass(
+      env, "Engine",
+      {E::InstanceMethod("load", &E::load), E::InstanceMethod("step", &E::step),
+       E::InstanceMethod("dispose", &E::dispose), E::InstanceMethod("cancel", &E::cancel),
+       E::InstanceMethod("progress", &E::progress)});
+}
+
+Napi::Value estimate(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const ModelSpec spec = model_spec_from_js(info[0]);
+    check(spec);
+    const Config& c = spec.config;
+    MemoryUse memory;
+    const auto add = [&](const TensorSpec& t) {
+      memory.weights += cpu::linear_bytes(t.format, t.rows, t.cols);
+    };
+    add(spec.embedding);
+    for (const LayerSpec& l : spec.layers) {
+      for (const TensorSpec* t : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) add(*t);
+    }
+    if (!spec.tied) add(spec.head);
+    AttentionShape shape;
+    shape.kv_heads = c.kv_heads;
+    shape.head_dim = c.head_dim;
+    shape.layers = c.layers;
+    shape.kv_type = c.kv_type;
+    shape.kv_pages = c.kv_pages;
+    memory.kv = cpu::kv_cache_bytes(shape);
+    memory.workspace = Workspace::bytes(c) + cpu::scratch_bytes(c.hidden_size, c.vocab_size);
+    return memory_to_js(info.Env(), memory);
+  });
+}
+
+}  // namespace altiplano::addon

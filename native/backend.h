@@ -1,0 +1,151 @@
+// What a device must offer: the operations of a Llama forward pass, named as llama/forward.cc names
+// them. Activations are opaque buffers of float rows; everything is allocated before the first
+// step. A fused operation is a coarser operation here, with a simple equivalent in every backend.
+//
+// Shapes: T tokens in the step, D hidden size, H query heads, G KV heads, d head dimension, F
+// feed-forward size, V vocabulary.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "util/file_type.h"
+#include "util/kv_type.h"
+#include "util/weight_format.h"
+
+namespace altiplano {
+
+// Rows of float activations on the device.
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+};
+
+// A weight matrix [rows][cols], packed for the device.
+class Linear {
+ public:
+  virtual ~Linear() = default;
+  virtual size_t bytes() const = 0;
+};
+
+// Where a matrix comes from: read in row slices, from any thread, in the file's own element type.
+class MatrixSource {
+ public:
+  virtual ~MatrixSource() = default;
+  virtual const char* name() const = 0;
+  virtual FileType type() const = 0;
+  virtual int64_t rows() const = 0;
+  virtual int64_t cols() const = 0;
+  // Raw bytes of the columns of rows row_begin .. row_begin+count-1, one row after the other.
+  // Throws Error.
+  virtual void read(int64_t row_begin, int64_t count, uint8_t* out) const = 0;
+};
+
+// One of the matrices that are stacked to a Linear (q, k, v; gate, up), with the format it is kept
+// in.
+struct MatrixPart {
+  const MatrixSource* source;
+  WeightFormat format;
+};
+
+// Progress and cancellation of a load.
+struct LoadMonitor {
+  std::atomic<int64_t> done_bytes{0};
+  std::atomic<int64_t> total_bytes{0};
+  std::atomic<bool> cancelled{false};
+};
+
+// The part of a tensor-parallel group that this process computes. Size 1 is all of the model.
+struct Shard {
+  int rank = 0;
+  int size = 1;
+};
+
+struct AttentionShape {
+  int heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+  int layers = 0;
+  int64_t max_positions = 0;
+  KvType kv_type = KvType::kF32;
+  int64_t kv_pages = 0;
+  std::vector<double> inverse_frequencies;  // [head_dim / 2]
+};
+
+// The batch of a step; see StepPlan in lib/native.ts. Checked by llama/step.cc.
+struct Batch {
+  std::vector<int32_t> tokens;           // [T]
+  std::vector<int32_t> positions;        // [T]
+  std::vector<int32_t> slots;            // [T]
+  std::vector<int32_t> sequence_starts;  // [S+1]
+  std::vector<int32_t> block_table;
+  std::vector<int32_t> block_starts;        // [S+1]
+  std::vector<int32_t> rows;                // [R]
+  std::vector<int32_t> candidates;          // [R]
+  std::vector<float> inverse_temperatures;  // [R]
+  std::vector<int32_t> ids;
+  std::vector<int32_t> id_starts;    // [R+1]
+  std::vector<uint8_t> full_rows;    // [R]
+  std::vector<int32_t> page_copies;  // pairs
+};
+
+// The answer of a step; see StepResult in lib/native.ts. Sized before the step.
+struct RowResults {
+  std::vector<int32_t> candidate_ids;
+  std::vector<float> candidate_logits;
+  std::vector<double> log_sum_exp;         // [R]
+  std::vector<double> scaled_log_sum_exp;  // [R]
+  std::vector<float> id_logits;
+  std::vector<float> full_logits;
+  std::vector<uint8_t> finite;  // [R]
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // --- loading --------------------------------------------------------------------------------
+  virtual std::unique_ptr<Buffer> allocate(int64_t rows, int64_t cols) = 0;
+  // Values of any file type to f32, exact, on the host.
+  virtual void to_float(FileType type, const uint8_t* raw, int64_t count, float* out) = 0;
+  virtual std::unique_ptr<Buffer> upload(const float* values, int64_t count) = 0;
+  // Stacks the parts by rows (all have the same number of columns). Throws Error, also
+  // ALTIPLANO_ABORTED when the monitor is cancelled.
+  virtual std::unique_ptr<Linear> prepare(std::span<const MatrixPart> parts,
+                                          LoadMonitor& monitor) = 0;
+  // The KV cache and the rotary tables.
+  virtual void prepare_attention(const AttentionShape& shape) = 0;
+
+  // --- a step ---------------------------------------------------------------------------------
+  // Takes over the batch (valid until the step ends), replaces references to earlier choices by
+  // token ids, and copies the pages that it asks to be copied.
+  virtual void begin_step(const Batch& batch) = 0;
+  // x[T][D] = rows of the embedding for the step's tokens
+  virtual void embed(const Linear& embedding, Buffer& x) = 0;
+  // out[T][D] = rmsnorm(x) * weight
+  virtual void rmsnorm(const Buffer& x, const Buffer& weight, float eps, Buffer& out) = 0;
+  // x[T][D] += y; out = rmsnorm(x) * weight
+  virtual void add_rmsnorm(Buffer& x, const Buffer& y, const Buffer& weight, float eps,
+                           Buffer& out) = 0;
+  // y[T][rows] = x[T][cols] W^T. `adapters` (an adapter index per token, or null) is the place of
+  // LoRA; no backend takes one yet, so it must be null.
+  virtual void matmul(const Linear& w, const Buffer& x, Buffer& y,
+                      const int32_t* adapters = nullptr) = 0;
+  // Rotates q and k in qkv[T][(H + 2G) d] by the tokens' positions and stores k and v in the cache.
+  virtual void rope_and_store(Buffer& qkv, int layer) = 0;
+  // out[T][H d] = causal attention of q over the cached keys and values of each token's sequence
+  virtual void attention(const Buffer& qkv, int layer, Buffer& out) = 0;
+  // out[T][F] = silu(gate) * up of gate_up[T][2 F]
+  virtual void silu_mul(const Buffer& gate_up, Buffer& out) = 0;
+  // Sums y[T][D] over the shards of a tensor-parallel group; nothing to do for one.
+  virtual void all_reduce(Buffer& y, const Shard& shard) = 0;
+  // The logits of the wanted rows of h[T][D], reduced to what each row asks for.
+  virtual void logits(const Linear& head, const Buffer& h, RowResults& results) = 0;
+
+  virtual size_t kv_bytes() const = 0;
+};
+
+}  // namespace altiplano

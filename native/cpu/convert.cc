@@ -1,0 +1,192 @@
+// Block layouts of the quantized file types are those of ggml (ggml-common.h):
+//   Q8_0  f16 scale d, 32 x int8 q                                      w = d q
+//   Q4_0  f16 scale d, 16 bytes: low nibbles are q 0..15, high 16..31   w = d (q - 8)
+//   Q6_K  128 bytes low 4 bits, 64 bytes high 2 bits, 16 x int8 scale of 16 weights, f16 scale d
+//         w = d scale (q - 32)
+#include "cpu/convert.h"
+
+#include <cstring>
+#include <string>
+
+#include "util/error.h"
+
+namespace altiplano::cpu {
+namespace {
+
+uint16_t load_u16(const uint8_t* p) {
+  uint16_t v;
+  std::memcpy(&v, p, 2);
+  return v;
+}
+
+float half_to_float(const Kernels& k, uint16_t half) {
+  float f;
+  k.f16_to_f32(&half, 1, &f);
+  return f;
+}
+
+bool half_is_finite(uint16_t half) { return (half & 0x7c00) != 0x7c00; }
+
+[[noreturn]] void throw_not_finite(int64_t row) {
+  throw Error("ALTIPLANO_CHECKPOINT_INVALID",
+              "row " + std::to_string(row) + " holds a value that is NaN or infinite");
+}
+
+void q6_k_to_float(const Kernels& k, const uint8_t* block, float* out) {
+  const uint8_t* low = block;
+  const uint8_t* high = block + 128;
+  const auto* scales = reinterpret_cast<const int8_t*>(block + 192);
+  const float d = half_to_float(k, load_u16(block + 208));
+  for (int half = 0; half < 2; ++half, low += 64, high += 32, scales += 8, out += 128) {
+    for (int i = 0; i < 32; ++i) {
+      const int q[4] = {
+          (low[i] & 15) | (high[i] & 3) << 4, (low[i + 32] & 15) | (high[i] >> 2 & 3) << 4,
+          low[i] >> 4 | (high[i] >> 4 & 3) << 4, low[i + 32] >> 4 | (high[i] >> 6) << 4};
+      for (int j = 0; j < 4; ++j) {
+        // d has 11 significant bits, scale 8, q - 32 six: the product is exact in f32.
+        out[j * 32 + i] = d * static_cast<float>(scales[j * 2 + i / 16] * (q[j] - 32));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void to_float(const Kernels& k, FileType type, const uint8_t* raw, int64_t count, float* out) {
+  switch (type) {
+    case FileType::kF32:
+      std::memcpy(out, raw, static_cast<size_t>(count) * 4);
+      return;
+    case FileType::kF16:
+      k.f16_to_f32(reinterpret_cast<const uint16_t*>(raw), count, out);
+      return;
+    case FileType::kBF16:
+      k.bf16_to_f32(reinterpret_cast<const uint16_t*>(raw), count, out);
+      return;
+    case FileType::kQ8_0:
+      for (int64_t b = 0; b < count / 32; ++b, raw += 34, out += 32) {
+        const float d = half_to_float(k, load_u16(raw));
+        for (int i = 0; i < 32; ++i) out[i] = d * static_cast<int8_t>(raw[2 + i]);
+      }
+      return;
+    case FileType::kQ4_0:
+      for (int64_t b = 0; b < count / 32; ++b, raw += 18, out += 32) {
+        const float d = half_to_float(k, load_u16(raw));
+        for (int i = 0; i < 16; ++i) {
+          out[i] = d * ((raw[2 + i] & 15) - 8);
+          out[i + 16] = d * ((raw[2 + i] >> 4) - 8);
+        }
+      }
+      return;
+    case FileType::kQ6_K:
+      for (int64_t b = 0; b < count / 256; ++b, raw += 210, out += 256) q6_k_to_float(k, raw, out);
+      return;
+  }
+}
+
+CanonicalRows RowConverter::convert(FileType type, const uint8_t* raw, int64_t rows, int64_t cols,
+                                    WeightFormat format) {
+  if (format.group == 32 && format.quantized()) {
+    if (type == FileType::kQ8_0 && format.type == WeightType::kInt8) {
+      return from_q8_0(raw, rows, cols, format);
+    }
+    if (type == FileType::kQ4_0) return from_q4_0(raw, rows, cols, format);
+  }
+  const bool same = (type == FileType::kF16 && format.type == WeightType::kF16) ||
+                    (type == FileType::kBF16 && format.type == WeightType::kBF16);
+  if (same) {
+    // Exponent all ones means infinity or NaN.
+    const uint16_t exponent = type == FileType::kF16 ? 0x7c00 : 0x7f80;
+    for (int64_t r = 0; r < rows; ++r) {
+      bool bad = false;
+      for (int64_t c = 0; c < cols; ++c) {
+        bad |= (load_u16(raw + 2 * (r * cols + c)) & exponent) == exponent;
+      }
+      if (bad) throw_not_finite(r);
+    }
+    return {format, rows, cols, raw, nullptr, nullptr};
+  }
+  floats_.resize(static_cast<size_t>(rows * cols));
+  to_float(kernels_, type, raw, rows * cols, floats_.data());
+  return from_floats(rows, cols, format);
+}
+
+CanonicalRows RowConverter::from_floats(int64_t rows, int64_t cols, WeightFormat format) {
+  const int64_t count = rows * cols;
+  for (int64_t r = 0; r < rows; ++r) {
+    bool bad = false;
+    for (int64_t c = 0; c < cols; ++c) {
+      uint32_t bits;
+      std::memcpy(&bits, &floats_[r * cols + c], 4);
+      bad |= (bits & 0x7f800000) == 0x7f800000;
+    }
+    if (bad) throw_not_finite(r);
+  }
+  if (format.type == WeightType::kF32)
+    return {format, rows, cols, floats_.data(), nullptr, nullptr};
+
+  values_.resize(static_cast<size_t>(rows * canonical_row_bytes(format, cols)));
+  if (!format.quantized()) {
+    auto* out = reinterpret_cast<uint16_t*>(values_.data());
+    const bool f16 = format.type == WeightType::kF16;
+    (f16 ? kernels_.f32_to_f16 : kernels_.f32_to_bf16)(floats_.data(), count, out);
+    const uint16_t exponent = f16 ? 0x7c00 : 0x7f80;
+    for (int64_t i = 0; i < count; ++i) {
+      if ((out[i] & exponent) == exponent) {
+        throw Error("ALTIPLANO_CHECKPOINT_INVALID", "row " + std::to_string(i / cols) +
+                                                        " holds a value too large for " +
+                                                        (f16 ? "f16: use bf16 or f32" : "bf16"));
+      }
+    }
+    return {format, rows, cols, values_.data(), nullptr, nullptr};
+  }
+  const size_t groups = static_cast<size_t>(rows * format.groups(cols));
+  scales_.resize(groups);
+  zeros_.resize(format.zero_points ? groups : 0);
+  uint8_t* zeros = format.zero_points ? zeros_.data() : nullptr;
+  kernels_.quantize(format, floats_.data(), rows, cols, values_.data(), scales_.data(), zeros);
+  return {format, rows, cols, values_.data(), scales_.data(), zeros};
+}
+
+CanonicalRows RowConverter::from_q8_0(const uint8_t* raw, int64_t rows, int64_t cols,
+                                      WeightFormat format) {
+  const int64_t blocks = rows * cols / 32;
+  values_.resize(static_cast<size_t>(rows * cols));
+  scales_.resize(static_cast<size_t>(blocks));
+  zeros_.assign(format.zero_points ? static_cast<size_t>(blocks) : 0, 0);
+  for (int64_t b = 0; b < blocks; ++b, raw += 34) {
+    scales_[b] = load_u16(raw);
+    if (!half_is_finite(scales_[b])) throw_not_finite(b * 32 / cols);
+    std::memcpy(&values_[b * 32], raw + 2, 32);
+  }
+  return {format,         rows,           cols,
+          values_.data(), scales_.data(), format.zero_points ? zeros_.data() : nullptr};
+}
+
+// To int4, or to int8 with q - 8 in its place: both hold Q4_0 exactly.
+CanonicalRows RowConverter::from_q4_0(const uint8_t* raw, int64_t rows, int64_t cols,
+                                      WeightFormat format) {
+  const bool int4 = format.type == WeightType::kInt4;
+  const int64_t blocks = rows * cols / 32;
+  values_.resize(static_cast<size_t>(rows * canonical_row_bytes(format, cols)));
+  scales_.resize(static_cast<size_t>(blocks));
+  zeros_.assign(format.zero_points ? static_cast<size_t>(blocks) : 0, int4 ? kInt4DefaultZero : 0);
+  for (int64_t b = 0; b < blocks; ++b, raw += 18) {
+    scales_[b] = load_u16(raw);
+    if (!half_is_finite(scales_[b])) throw_not_finite(b * 32 / cols);
+    uint8_t q[32];
+    for (int i = 0; i < 16; ++i) {
+      q[i] = raw[2 + i] & 15;
+      q[i + 16] = raw[2 + i] >> 4;
+    }
+    if (int4) {
+      for (int i = 0; i < 16; ++i) values_[b * 16 + i] = q[2 * i] | q[2 * i + 1] << 4;
+    } else {
+      for (int i = 0; i < 32; ++i) values_[b * 32 + i] = static_cast<uint8_t>(q[i] - 8);
+    }
+  }
+  return {format,         rows,           cols,
+          values_.data(), scales_.data(), format.zero_points ? zeros_.data() : nullptr};
+}
+
+}  // namespace altiplano::cpu

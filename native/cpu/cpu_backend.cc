@@ -1,0 +1,418 @@
+// The operations of backend.h on the CPU: what is computed in parallel, in pieces of which size.
+// How it is computed is the business of the kernel tables. No piece shares an output with another,
+// and no result depends on how the work was cut.
+#include "cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <string>
+
+#include "cpu/convert.h"
+#include "cpu/dispatch.h"
+#include "cpu/kernels.h"
+#include "cpu/select.h"
+#include "util/aligned_memory.h"
+#include "util/error.h"
+#include "util/thread_pool.h"
+
+namespace altiplano::cpu {
+namespace {
+
+// Waking a worker costs microseconds: jobs with fewer multiply-adds than this run on one thread.
+constexpr int64_t kSerialWork = 100'000;
+// Weight bytes that a thread takes at once: large against the cost of taking them (about 50 ns),
+// small against a layer, so that a thread that loses its core holds the others up only briefly.
+constexpr int64_t kMatmulPieceBytes = 64 << 10;
+// File bytes that a thread reads and packs at once while loading.
+constexpr int64_t kLoadPieceBytes = 1 << 20;
+// Tokens of one sequence whose attention is one piece of work.
+constexpr int kAttentionTokens = 16;
+// Rows whose logits are computed together: 16 x 32,000 floats are 2 MiB.
+constexpr int kLogitRows = 16;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct CpuBuffer : Buffer {
+  CpuBuffer(int64_t rows, int64_t cols)
+      : memory(static_cast<size_t>(rows * cols) * sizeof(float), "activations"), stride(cols) {}
+  AlignedMemory memory;
+  int64_t stride;  // floats of a row
+};
+
+float* data(Buffer& b) { return static_cast<CpuBuffer&>(b).memory.floats(); }
+const float* data(const Buffer& b) { return static_cast<const CpuBuffer&>(b).memory.floats(); }
+int64_t stride(const Buffer& b) { return static_cast<const CpuBuffer&>(b).stride; }
+
+size_t packed_bytes(const Kernels& k, WeightFormat format, int64_t rows, int64_t cols) {
+  return static_cast<size_t>(ceil_div(rows, k.tile_rows)) * k.packed_tile_bytes(format, cols);
+}
+
+// Stacked matrices; each part keeps its own format, so that parts stay addressable and may differ.
+struct CpuLinear : Linear {
+  struct Part {
+    PackedMatrix matrix;
+    AlignedMemory memory;
+    int64_t first_row;  // of the stack
+  };
+  std::vector<Part> parts;
+  int64_t rows = 0;
+  int64_t cols = 0;
+
+  size_t bytes() const override {
+    size_t sum = 0;
+    for (const Part& part : parts) sum += part.memory.bytes();
+    return sum;
+  }
+};
+
+const CpuLinear& linear(const Linear& w) { return static_cast<const CpuLinear&>(w); }
+
+// A stretch of tokens of one sequence.
+struct AttentionPiece {
+  int sequence;
+  int token_begin;
+  int tokens;
+};
+
+class CpuBackend : public Backend {
+ public:
+  explicit CpuBackend(int threads) : k_(select_kernels()), pool_(threads) {}
+
+  std::unique_ptr<Buffer> allocate(int64_t rows, int64_t cols) override {
+    return std::make_unique<CpuBuffer>(rows, cols);
+  }
+
+  void to_float(FileType type, const uint8_t* raw, int64_t count, float* out) override {
+    cpu::to_float(k_, type, raw, count, out);
+  }
+
+  std::unique_ptr<Buffer> upload(const float* values, int64_t count) override {
+    auto buffer = std::make_unique<CpuBuffer>(1, count);
+    std::copy_n(values, count, buffer->memory.floats());
+    return buffer;
+  }
+
+  std::unique_ptr<Linear> prepare(std::span<const MatrixPart> parts,
+                                  LoadMonitor& monitor) override {
+    auto result = std::make_unique<CpuLinear>();
+    result->cols = parts[0].source->cols();
+    for (const MatrixPart& part : parts) {
+      const int64_t rows = part.source->rows(), cols = part.source->cols();
+      CpuLinear::Part packed;
+      packed.first_row = result->rows;
+      packed.memory = AlignedMemory(packed_bytes(k_, part.format, rows, cols), "weights");
+      packed.matrix = {part.format, rows, cols, packed.memory.data(),
+                       k_.packed_tile_bytes(part.format, cols)};
+      pack(part, packed, monitor);
+      result->parts.push_back(std::move(packed));
+      result->rows += rows;
+    }
+    return result;
+  }
+
+  void prepare_attention(const AttentionShape& shape) override {
+    shape_ = shape;
+    kv_page_bytes_ = k_.kv_page_bytes(shape.kv_type, shape.head_dim);
+    kv_layer_bytes_ = kv_page_bytes_ * shape.kv_heads * static_cast<size_t>(shape.kv_pages);
+    kv_ = AlignedMemory(kv_layer_bytes_ * shape.layers, "the KV cache");
+  }
+
+  void begin_step(const Batch& batch) override {
+    batch_ = &batch;
+    tokens_ = static_cast<int64_t>(batch.tokens.size());
+    token_ids_ = batch.tokens;
+    for (int32_t& id : token_ids_) {
+      if (id < 0) id = chosen_[-(id + 1)];  // what a row of the step before chose
+    }
+    visible_.resize(tokens_);
+    for (int64_t t = 0; t < tokens_; ++t) visible_[t] = batch.positions[t] + 1;
+
+    const int half = shape_.head_dim / 2;
+    cos_.resize(tokens_ * half);
+    sin_.resize(tokens_ * half);
+    for (int64_t t = 0; t < tokens_; ++t) {
+      for (int i = 0; i < half; ++i) {
+        const double angle = batch.positions[t] * shape_.inverse_frequencies[i];
+        cos_[t * half + i] = static_cast<float>(std::cos(angle));
+        sin_[t * half + i] = static_cast<float>(std::sin(angle));
+      }
+    }
+
+    pieces_.clear();
+    for (int s = 0; s + 1 < static_cast<int>(batch.sequence_starts.size()); ++s) {
+      const int end = batch.sequence_starts[s + 1];
+      for (int t = batch.sequence_starts[s]; t < end; t += kAttentionTokens) {
+        pieces_.push_back({s, t, std::min(kAttentionTokens, end - t)});
+      }
+    }
+
+    const size_t page_bytes = kv_page_bytes_ * shape_.kv_heads;
+    for (size_t i = 0; i + 1 < batch.page_copies.size(); i += 2) {
+      for (int layer = 0; layer < shape_.layers; ++layer) {
+        uint8_t* base = kv_.data() + layer * kv_layer_bytes_;
+        std::memmove(base + batch.page_copies[i + 1] * page_bytes,
+                     base + batch.page_copies[i] * page_bytes, page_bytes);
+      }
+    }
+  }
+
+  void embed(const Linear& embedding, Buffer& x) override {
+    const PackedMatrix& matrix = linear(embedding).parts[0].matrix;
+    run(tokens_, matrix.cols,
+        [&](int64_t t) { k_.unpack_row(matrix, token_ids_[t], data(x) + t * stride(x)); });
+  }
+
+  void rmsnorm(const Buffer& x, const Buffer& weight, float eps, Buffer& out) override {
+    const int64_t n = stride(x);
+    run(tokens_, 4 * n,
+        [&](int64_t t) { k_.rmsnorm(data(x) + t * n, data(weight), eps, n, data(out) + t * n); });
+  }
+
+  void add_rmsnorm(Buffer& x, const Buffer& y, const Buffer& weight, float eps,
+                   Buffer& out) override {
+    const int64_t n = stride(x);
+    run(tokens_, 5 * n, [&](int64_t t) {
+      float* xt = data(x) + t * n;
+      const float* yt = data(y) + t * n;
+      for (int64_t i = 0; i < n; ++i) xt[i] += yt[i];
+      k_.rmsnorm(xt, data(weight), eps, n, data(out) + t * n);
+    });
+  }
+
+  void matmul(const Linear& w, const Buffer& x, Buffer& y, const int32_t* adapters) override {
+    if (adapters != nullptr) {
+      throw Error("ALTIPLANO_INTERNAL", "the CPU backend takes no adapters");
+    }
+    multiply(linear(w), data(x), stride(x), tokens_, data(y), stride(y));
+  }
+
+  void rope_and_store(Buffer& qkv, int layer) override {
+    const AttentionShape& a = shape_;
+    const int64_t half = a.head_dim / 2;
+    run(tokens_, stride(qkv) * 4, [&](int64_t t) {
+      float* q = data(qkv) + t * stride(qkv);
+      float* key = q + int64_t{a.heads} * a.head_dim;
+      const float* value = key + int64_t{a.kv_heads} * a.head_dim;
+      for (int h = 0; h < a.heads + a.kv_heads; ++h) {
+        k_.rope(q + int64_t{h} * a.head_dim, &cos_[t * half], &sin_[t * half], a.head_dim);
+      }
+      const int32_t slot = batch_->slots[t];
+      for (int h = 0; h < a.kv_heads; ++h) {
+        uint8_t* page = pages(layer, h) + (slot / kKvPageTokens) * page_stride();
+        k_.kv_store(a.kv_type, page, slot % kKvPageTokens, a.head_dim, key + h * a.head_dim,
+                    value + h * a.head_dim);
+      }
+    });
+  }
+
+  void attention(const Buffer& qkv, int layer, Buffer& out) override {
+    const AttentionShape& a = shape_;
+    const int group = a.heads / a.kv_heads;
+    const int64_t items = static_cast<int64_t>(pieces_.size()) * a.kv_heads;
+    int64_t keys = 0;  // the work: two multiply-adds per key, query head and dimension
+    for (int64_t t = 0; t < tokens_; ++t) keys += visible_[t];
+    const int64_t work = items == 0 ? 0 : 2 * keys * a.heads * a.head_dim / items;
+    run(items, work, [&](int64_t item) {
+      const AttentionPiece& piece = pieces_[item / a.kv_heads];
+      const int head = static_cast<int>(item % a.kv_heads);
+      AttendArgs args;
+      args.type = a.kv_type;
+      args.head_dim = a.head_dim;
+      args.scale = 1.0f / std::sqrt(static_cast<float>(a.head_dim));
+      args.pages = pages(layer, head);
+      args.page_stride = page_stride();
+      args.block_table = batch_->block_table.data() + batch_->block_starts[piece.sequence];
+      args.tokens = piece.tokens;
+      args.group = group;
+      args.q = data(qkv) + piece.token_begin * stride(qkv) + int64_t{head} * group * a.head_dim;
+      args.q_stride = stride(qkv);
+      args.visible = &visible_[piece.token_begin];
+      args.out = data(out) + piece.token_begin * stride(out) + int64_t{head} * group * a.head_dim;
+      args.out_stride = stride(out);
+      k_.attend(args);
+    });
+  }
+
+  void silu_mul(const Buffer& gate_up, Buffer& out) override {
+    const int64_t n = stride(out);
+    run(tokens_, 16 * n, [&](int64_t t) {
+      const float* gate = data(gate_up) + t * stride(gate_up);
+      k_.silu_mul(gate, gate + n, n, data(out) + t * n);
+    });
+  }
+
+  void all_reduce(Buffer&, const Shard& shard) override {
+    if (shard.size != 1) {
+      throw Error("ALTIPLANO_INTERNAL", "the CPU backend has no tensor parallelism");
+    }
+  }
+
+  void logits(const Linear& head, const Buffer& h, RowResults& results) override {
+    const CpuLinear& w = linear(head);
+    const int64_t hidden = w.cols, vocab = w.rows;
+    const auto rows = static_cast<int64_t>(batch_->rows.size());
+    if (logits_.bytes() == 0 && rows > 0) {
+      gathered_ = AlignedMemory(kLogitRows * hidden * sizeof(float), "activations");
+      logits_ = AlignedMemory(kLogitRows * vocab * sizeof(float), "logits");
+    }
+    chosen_.resize(rows);
+    RowOffsets offsets(*batch_, vocab);
+    for (int64_t first = 0; first < rows; first += kLogitRows) {
+      const int64_t count = std::min<int64_t>(kLogitRows, rows - first);
+      for (int64_t r = 0; r < count; ++r) {
+        std::copy_n(data(h) + batch_->rows[first + r] * stride(h), hidden,
+                    gathered_.floats() + r * hidden);
+      }
+      multiply(w, gathered_.floats(), hidden, count, logits_.floats(), vocab);
+      run(count, 8 * vocab, [&](int64_t r) {
+        const float* row = logits_.floats() + r * vocab;
+        chosen_[first + r] = reduce_row(k_, row, vocab, *batch_, first + r, offsets, results);
+      });
+    }
+  }
+
+  size_t kv_bytes() const override { return kv_.bytes(); }
+
+ private:
+  // Calls fn(item) for each item, in parallel if the multiply-adds per item make it worthwhile.
+  template <class Fn>
+  void run(int64_t items, int64_t work_per_item, const Fn& fn) {
+    if (items * work_per_item < kSerialWork) {
+      for (int64_t i = 0; i < items; ++i) fn(i);
+    } else {
+      pool_.parallel_for(items, fn);
+    }
+  }
+
+  // y[t][0 .. rows) = x[t] W^T, cut into pieces of a few tiles of one part.
+  void multiply(const CpuLinear& w, const float* x, int64_t ldx, int64_t tokens, float* y,
+                int64_t ldy) {
+    struct PartPieces {
+      int64_t first;  // piece
+      int64_t tiles;  // in the part
+      int64_t tiles_per_piece;
+    };
+    PartPieces plan[4];
+    assert(w.parts.size() <= std::size(plan));
+    int64_t pieces = 0;
+    for (size_t p = 0; p < w.parts.size(); ++p) {
+      const PackedMatrix& m = w.parts[p].matrix;
+      const int64_t tiles = ceil_div(m.rows, k_.tile_rows);
+      // Two tiles at least, as kernels keep two in registers; but every thread should get
+      // something.
+      int64_t per_piece =
+          std::max<int64_t>(2, kMatmulPieceBytes / static_cast<int64_t>(m.tile_bytes));
+      per_piece = std::max<int64_t>(1, std::min(per_piece, ceil_div(tiles, 2 * pool_.threads())));
+      plan[p] = {pieces, tiles, per_piece};
+      pieces += ceil_div(tiles, per_piece);
+    }
+    run(pieces, w.rows * w.cols * tokens / std::max<int64_t>(pieces, 1), [&](int64_t piece) {
+      size_t p = w.parts.size() - 1;
+      while (plan[p].first > piece) --p;
+      const int64_t begin = (piece - plan[p].first) * plan[p].tiles_per_piece;
+      const int64_t end = std::min(begin + plan[p].tiles_per_piece, plan[p].tiles);
+      k_.matmul(w.parts[p].matrix, begin, end, x, ldx, tokens, y + w.parts[p].first_row, ldy,
+                false);
+    });
+  }
+
+  // Reads, converts and packs a matrix in parallel.
+  void pack(const MatrixPart& part, CpuLinear::Part& packed, LoadMonitor& monitor) {
+    const MatrixSource& source = *part.source;
+    const FileTypeInfo& type = info(source.type());
+    const int64_t rows = source.rows(), cols = source.cols();
+    const int64_t row_bytes = cols / type.block * type.block_bytes;
+    const int64_t tiles = ceil_div(rows, k_.tile_rows);
+    const int64_t tiles_per_piece =
+        std::max<int64_t>(1, kLoadPieceBytes / std::max<int64_t>(1, row_bytes * k_.tile_rows));
+    std::mutex mutex;
+    std::exception_ptr failure;
+
+    const auto pack_piece = [&](int64_t piece) {
+      const int64_t first_tile = piece * tiles_per_piece;
+      const int64_t last_tile = std::min(first_tile + tiles_per_piece, tiles);
+      const int64_t first_row = first_tile * k_.tile_rows;
+      const int64_t count = std::min(last_tile * k_.tile_rows, rows) - first_row;
+      std::vector<uint8_t> raw(static_cast<size_t>(count * row_bytes));
+      source.read(first_row, count, raw.data());
+      RowConverter converter(k_);
+      for (int64_t tile = first_tile; tile < last_tile; ++tile) {
+        const int64_t row = (tile - first_tile) * k_.tile_rows;
+        const int64_t n = std::min<int64_t>(k_.tile_rows, count - row);
+        const CanonicalRows canonical =
+            converter.convert(source.type(), raw.data() + row * row_bytes, n, cols, part.format);
+        k_.pack_tile(canonical, packed.memory.data() + tile * packed.matrix.tile_bytes);
+      }
+      monitor.done_bytes += count * row_bytes;
+    };
+
+    pool_.parallel_for(ceil_div(tiles, tiles_per_piece), [&](int64_t piece) {
+      if (monitor.cancelled.load(std::memory_order_relaxed)) return;
+      {
+        std::lock_guard lock(mutex);
+        if (failure) return;
+      }
+      try {
+        pack_piece(piece);
+      } catch (const Error& e) {
+        std::lock_guard lock(mutex);
+        if (!failure) {
+          failure = std::make_exception_ptr(
+              Error(e.code(), std::string("tensor ") + source.name() + ": " + e.what()));
+        }
+      } catch (...) {
+        std::lock_guard lock(mutex);
+        if (!failure) failure = std::current_exception();
+      }
+    });
+    if (failure) std::rethrow_exception(failure);
+    if (monitor.cancelled) throw Error("ALTIPLANO_ABORTED", "loading was cancelled");
+  }
+
+  // The part of the cache of one layer and KV head: page p is page_stride() * p further.
+  uint8_t* pages(int layer, int kv_head) {
+    return kv_.data() + layer * kv_layer_bytes_ + kv_head * kv_page_bytes_;
+  }
+  size_t page_stride() const { return kv_page_bytes_ * shape_.kv_heads; }
+
+  const Kernels& k_;
+  ThreadPool pool_;
+  AttentionShape shape_;
+  AlignedMemory kv_;  // [layer][page][kv head][K, V]
+  size_t kv_page_bytes_ = 0;
+  size_t kv_layer_bytes_ = 0;
+  AlignedMemory gathered_;  // [kLogitRows][D]
+  AlignedMemory logits_;    // [kLogitRows][V]
+
+  // The running step.
+  const Batch* batch_ = nullptr;
+  int64_t tokens_ = 0;
+  std::vector<int32_t> token_ids_;  // [T]
+  std::vector<int32_t> visible_;    // [T] keys that each token sees
+  std::vector<float> cos_, sin_;    // [T][d / 2]
+  std::vector<AttentionPiece> pieces_;
+  std::vector<int32_t> chosen_;  // [R] best ids of the step before
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_backend(int threads) { return std::make_unique<CpuBackend>(threads); }
+
+uint64_t linear_bytes(WeightFormat format, int64_t rows, int64_t cols) {
+  return packed_bytes(select_kernels(), format, rows, cols);
+}
+
+uint64_t kv_cache_bytes(const AttentionShape& shape) {
+  return static_cast<uint64_t>(select_kernels().kv_page_bytes(shape.kv_type, shape.head_dim)) *
+         shape.kv_heads * static_cast<uint64_t>(shape.kv_pages) * shape.layers;
+}
+
+uint64_t scratch_bytes(int64_t hidden_size, int64_t vocab_size) {
+  return static_cast<uint64_t>(kLogitRows) * sizeof(float) * (hidden_size + vocab_size);
+}
+
+}  // namespace altiplano::cpu

@@ -1,0 +1,50 @@
+// A loaded model: weights, KV cache and workspace on one backend. Used by one thread at a time, but
+// for cancel() and the progress counters.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+
+#include "backend.h"
+#include "llama/config.h"
+#include "llama/forward.h"
+#include "llama/weights.h"
+
+namespace altiplano {
+
+class Engine {
+ public:
+  // Reads and packs the weights on `backend`. Throws Error; the engine is then still empty.
+  void load(const ModelSpec& spec, std::unique_ptr<Backend> backend);
+
+  // One step; see backend.h. Throws Error and stays usable.
+  RowResults step(const Batch& batch);
+
+  // Makes the running load or step, and those that follow until resume(), stop with
+  // ALTIPLANO_ABORTED. From any thread.
+  void cancel();
+  void resume();
+
+  // Frees everything.
+  void unload();
+
+  const LoadMonitor& monitor() const { return monitor_; }
+  // Bytes held now; zeros when nothing is loaded.
+  MemoryUse memory() const { return memory_; }
+
+ private:
+  struct Loaded {
+    Config config;
+    std::unique_ptr<Backend> backend;  // destroyed last
+    Weights weights;
+    std::unique_ptr<Workspace> workspace;
+  };
+
+  LoadMonitor monitor_;
+  std::optional<Loaded> loaded_;
+  MemoryUse memory_;
+  int64_t choices_ = 0;  // rows of the step before
+};
+
+}  // namespace altiplano

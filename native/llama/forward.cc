@@ -1,0 +1,72 @@
+// The forward pass, top to bottom, for every device. Equations are those of Meta's reference
+// (meta-llama/llama, model.py), which computes for each layer
+//   h   = x + attention(attention_norm(x))
+//   out = h + feed_forward(ffn_norm(h))
+// with attention(x) = Wo softmax(rope(Wq x) rope(Wk x)^T / sqrt(d)) Wv x and
+// feed_forward(x) = W2 (silu(W1 x) * W3 x). The residual additions stand with the norm that follows
+// them (add_rmsnorm), because devices fuse the two.
+#include "llama/forward.h"
+
+#include "util/error.h"
+
+namespace altiplano {
+
+Workspace::Workspace(Backend& backend, const Config& c) {
+  const int64_t tokens = c.max_step_tokens;
+  x = backend.allocate(tokens, c.hidden_size);
+  h = backend.allocate(tokens, c.hidden_size);
+  qkv = backend.allocate(tokens, int64_t{c.heads + 2 * c.kv_heads} * c.head_dim);
+  heads = backend.allocate(tokens, int64_t{c.heads} * c.head_dim);
+  y = backend.allocate(tokens, c.hidden_size);
+  gate_up = backend.allocate(tokens, int64_t{2} * c.intermediate_size);
+  f = backend.allocate(tokens, c.intermediate_size);
+}
+
+uint64_t Workspace::bytes(const Config& c) {
+  const uint64_t floats = uint64_t{3} * c.hidden_size +
+                          uint64_t{2} * (c.heads + c.kv_heads) * c.head_dim +
+                          uint64_t{3} * c.intermediate_size;
+  return floats * sizeof(float) * c.max_step_tokens;
+}
+
+void forward(const Config& c, const Weights& w, Backend& b, Workspace& ws, const Batch& batch,
+             const std::atomic<bool>& cancelled, RowResults& results) {
+  const auto poll = [&] {
+    if (cancelled.load(std::memory_order_relaxed)) {
+      throw Error("ALTIPLANO_ABORTED", "the step was cancelled");
+    }
+  };
+  const Shard shard;  // all of the model
+
+  b.begin_step(batch);
+  b.embed(*w.embedding, *ws.x);                                          // x = E[tokens]
+  b.rmsnorm(*ws.x, *w.layers[0].attention_norm, c.rms_norm_eps, *ws.h);  // h = norm(x)
+
+  for (int l = 0; l < c.layers; ++l) {
+    const LayerWeights& layer = w.layers[l];
+    const bool last = l + 1 == c.layers;
+    const Buffer& next_norm = last ? *w.final_norm : *w.layers[l + 1].attention_norm;
+
+    poll();
+    b.matmul(*layer.qkv, *ws.h, *ws.qkv);  // q, k, v = W h
+    b.rope_and_store(*ws.qkv, l);          // cache k, v
+    b.attention(*ws.qkv, l, *ws.heads);
+    poll();
+    b.matmul(*layer.o, *ws.heads, *ws.y);  // y = Wo heads
+    b.all_reduce(*ws.y, shard);
+    b.add_rmsnorm(*ws.x, *ws.y, *layer.feed_forward_norm, c.rms_norm_eps, *ws.h);  // x += y
+
+    poll();
+    b.matmul(*layer.gate_up, *ws.h, *ws.gate_up);  // W1 h, W3 h
+    b.silu_mul(*ws.gate_up, *ws.f);
+    poll();
+    b.matmul(*layer.down, *ws.f, *ws.y);  // y = W2 f
+    b.all_reduce(*ws.y, shard);
+    b.add_rmsnorm(*ws.x, *ws.y, next_norm, c.rms_norm_eps, *ws.h);  // x += y; h = norm(x)
+  }
+
+  poll();
+  b.logits(w.head_or_embedding(), *ws.h, results);
+}
+
+}  // namespace altiplano

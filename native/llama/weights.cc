@@ -1,0 +1,165 @@
+#include "llama/weights.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <string>
+
+#include "util/error.h"
+#include "util/file.h"
+
+namespace altiplano {
+namespace {
+
+// Files stay open while the model loads: a file that is replaced meanwhile is still read whole.
+class OpenFiles {
+ public:
+  const File& open(const std::string& path) {
+    std::unique_ptr<File>& file = files_[path];
+    if (!file) file = std::make_unique<File>(path);
+    return *file;
+  }
+
+ private:
+  std::map<std::string, std::unique_ptr<File>> files_;
+};
+
+// A matrix in a file, with its rows in the file's order.
+class FileMatrix : public MatrixSource {
+ public:
+  FileMatrix(const TensorSpec& tensor, const File& file)
+      : tensor_(tensor),
+        file_(file),
+        row_bytes_(tensor.cols / info(tensor.type).block * info(tensor.type).block_bytes) {}
+
+  const char* name() const override { return tensor_.name.c_str(); }
+  FileType type() const override { return tensor_.type; }
+  int64_t rows() const override { return tensor_.rows; }
+  int64_t cols() const override { return tensor_.cols; }
+  void read(int64_t row_begin, int64_t count, uint8_t* out) const override {
+    file_.read_at(tensor_.offset + static_cast<uint64_t>(row_begin * row_bytes_), out,
+                  static_cast<size_t>(count * row_bytes_));
+  }
+
+ protected:
+  const TensorSpec& tensor_;
+  const File& file_;
+  const int64_t row_bytes_;
+};
+
+// q or k of a file whose rotary pairs are interleaved (2i, 2i+1), with rows in the order of halves
+// (i, i + d/2), which is what the kernels rotate. Heads stay whole, so K is reordered by KV heads.
+class InterleavedMatrix : public FileMatrix {
+ public:
+  InterleavedMatrix(const TensorSpec& tensor, const File& file, int head_dim)
+      : FileMatrix(tensor, file), head_dim_(head_dim) {}
+
+  void read(int64_t row_begin, int64_t count, uint8_t* out) const override {
+    const int64_t first_head = row_begin / head_dim_;
+    const int64_t last_head = (row_begin + count - 1) / head_dim_;
+    std::vector<uint8_t> heads((last_head - first_head + 1) * head_dim_ * row_bytes_);
+    FileMatrix::read(first_head * head_dim_, (last_head - first_head + 1) * head_dim_,
+                     heads.data());
+    for (int64_t row = row_begin; row < row_begin + count; ++row) {
+      const int64_t head = row / head_dim_, i = row % head_dim_, half = head_dim_ / 2;
+      const int64_t in_file = i < half ? 2 * i : 2 * (i - half) + 1;
+      const uint8_t* from = &heads[((head - first_head) * head_dim_ + in_file) * row_bytes_];
+      std::copy_n(from, row_bytes_, out + (row - row_begin) * row_bytes_);
+    }
+  }
+
+ private:
+  const int64_t head_dim_;
+};
+
+class Loader {
+ public:
+  Loader(const ModelSpec& spec, Backend& backend, LoadMonitor& monitor)
+      : spec_(spec), backend_(backend), monitor_(monitor) {}
+
+  Weights load() {
+    Weights w;
+    w.embedding = matrix({&spec_.embedding});
+    for (const LayerSpec& l : spec_.layers) {
+      LayerWeights layer;
+      layer.attention_norm = vector(l.attention_norm);
+      layer.qkv = matrix({&l.q, &l.k, &l.v}, /*rotary=*/2);
+      layer.o = matrix({&l.o});
+      layer.feed_forward_norm = vector(l.feed_forward_norm);
+      layer.gate_up = matrix({&l.gate, &l.up});
+      layer.down = matrix({&l.down});
+      w.layers.push_back(std::move(layer));
+    }
+    w.final_norm = vector(spec_.final_norm);
+    if (!spec_.tied) w.head = matrix({&spec_.head});
+    return w;
+  }
+
+ private:
+  // The first `rotary` tensors are q and k.
+  std::unique_ptr<Linear> matrix(const std::vector<const TensorSpec*>& tensors, size_t rotary = 0) {
+    std::vector<std::unique_ptr<MatrixSource>> sources;
+    std::vector<MatrixPart> parts;
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const TensorSpec& t = *tensors[i];
+      const File& file = files_.open(t.file);
+      if (i < rotary && spec_.config.interleaved_rotary) {
+        sources.push_back(std::make_unique<InterleavedMatrix>(t, file, spec_.config.head_dim));
+      } else {
+        sources.push_back(std::make_unique<FileMatrix>(t, file));
+      }
+      parts.push_back({sources.back().get(), t.format});
+    }
+    return backend_.prepare(parts, monitor_);
+  }
+
+  // Norm weights are kept in f32 whatever the file has.
+  std::unique_ptr<Buffer> vector(const TensorSpec& t) {
+    std::vector<uint8_t> raw(t.size_bytes);
+    files_.open(t.file).read_at(t.offset, raw.data(), raw.size());
+    std::vector<float> values(static_cast<size_t>(t.cols));
+    backend_.to_float(t.type, raw.data(), t.cols, values.data());
+    for (int64_t i = 0; i < t.cols; ++i) {
+      if (!std::isfinite(values[i])) {
+        throw Error("ALTIPLANO_CHECKPOINT_INVALID",
+                    "tensor " + t.name + ": element " + std::to_string(i) + " is NaN or infinite");
+      }
+    }
+    monitor_.done_bytes += static_cast<int64_t>(t.size_bytes);
+    return backend_.upload(values.data(), t.cols);
+  }
+
+  const ModelSpec& spec_;
+  Backend& backend_;
+  LoadMonitor& monitor_;
+  OpenFiles files_;
+};
+
+int64_t file_bytes(const ModelSpec& spec) {
+  uint64_t sum = spec.embedding.size_bytes + spec.final_norm.size_bytes;
+  for (const LayerSpec& l : spec.layers) {
+    for (const TensorSpec* t : {&l.attention_norm, &l.q, &l.k, &l.v, &l.o, &l.feed_forward_norm,
+                                &l.gate, &l.up, &l.down}) {
+      sum += t->size_bytes;
+    }
+  }
+  if (!spec.tied) sum += spec.head.size_bytes;
+  return static_cast<int64_t>(sum);
+}
+
+}  // namespace
+
+uint64_t Weights::bytes() const {
+  uint64_t sum = embedding->bytes() + (head ? head->bytes() : 0);
+  for (const LayerWeights& l : layers) {
+    sum += l.qkv->bytes() + l.o->bytes() + l.gate_up->bytes() + l.down->bytes();
+  }
+  return sum;
+}
+
+Weights load_weights(const ModelSpec& spec, Backend& backend, LoadMonitor& monitor) {
+  monitor.total_bytes = file_bytes(spec);
+  return Loader(spec, backend, monitor).load();
+}
+
+}  // namespace altiplano

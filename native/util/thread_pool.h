@@ -1,0 +1,55 @@
+// The workers of the CPU backend. A parallel_for hands out items one by one to whichever thread is
+// free, so a thread that loses its core delays its own item only. Between jobs the workers spin
+// briefly, then sleep: an idle model keeps no core busy.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+namespace altiplano {
+
+class ThreadPool {
+ public:
+  // `threads` includes the caller: threads - 1 workers are started. Throws std::system_error if the
+  // system refuses a thread (those already started are joined).
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls fn(item) once for each item in 0 .. items-1, on the workers and the caller; returns when
+  // all are done. One caller at a time. fn must not throw.
+  template <class Fn>
+  void parallel_for(int64_t items, const Fn& fn) {
+    if (items <= 1 || workers_.empty()) {
+      for (int64_t i = 0; i < items; ++i) fn(i);
+      return;
+    }
+    run(
+        items, [](const void* f, int64_t item) { (*static_cast<const Fn*>(f))(item); }, &fn);
+  }
+
+ private:
+  using Call = void (*)(const void* fn, int64_t item);
+
+  void run(int64_t items, Call call, const void* fn);
+  void work();
+  void drain();
+  void stop();
+
+  std::vector<std::thread> workers_;
+  // The job; written by the caller while no worker is inside drain(), published by generation_.
+  Call call_ = nullptr;
+  const void* fn_ = nullptr;
+  int64_t items_ = 0;
+  alignas(64) std::atomic<int64_t> next_{0};
+  alignas(64) std::atomic<uint32_t> generation_{0};
+  alignas(64) std::atomic<int32_t> inside_{0};  // workers that have not finished this generation
+  std::atomic<bool> stopping_{false};
+};
+
+}  // namespace altiplano

@@ -15,7 +15,10 @@ export interface CliContext {
   stdout: OutputStream;
   stderr: OutputStream;
   env: Readonly<Record<string, string | undefined>>;
-  /** Fires when whoever read `stdout` has gone (`altiplano … | head -1`). */
+  /**
+   * Fires when nothing can be written to `stdout` any more, with the stream's error as its reason:
+   * EPIPE if whoever read it has gone (`altiplano … | head -1`), others if, say, the disk is full.
+   */
   outputClosed: AbortSignal;
   /** Calls `listener` at each Ctrl-C (SIGINT) until the returned function is called. */
   onInterrupt(listener: () => void): () => void;
@@ -29,12 +32,9 @@ export interface CliContext {
 /** The context of this process. */
 export function processContext(): CliContext {
   const outputClosed = new AbortController();
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EPIPE') throw error;
-      if (stream === process.stdout) outputClosed.abort(error);
-    });
-  }
+  process.stdout.on('error', (error) => outputClosed.abort(error));
+  // Where errors themselves cannot be written, only the exit code is left to tell of them.
+  process.stderr.on('error', () => {});
   return {
     stdin: process.stdin,
     stdout: process.stdout,

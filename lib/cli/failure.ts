@@ -56,9 +56,10 @@ function facts(error: unknown): Partial<AltiplanoError> & { code: string; messag
 }
 
 /**
- * Runs `work` with a signal that Ctrl-C fires, and that fires too when the reader of stdout has gone.
+ * Runs `work` with a signal that Ctrl-C fires, and that fires too when nothing can be written any more.
  * A second Ctrl-C leaves at once.
- * @returns what `work` returns; 130 after Ctrl-C, 0 without a word when nobody reads any more
+ * @returns what `work` returns; 130 after Ctrl-C; 0 when nothing can be written any more: `run` looks
+ *   into the reason
  */
 export async function interruptible(
   context: CliContext,

@@ -1,6 +1,7 @@
 /** The command line as a whole: its commands, its help, and what becomes of errors. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { Command, CommanderError } from 'commander';
 import { packageRoot } from '../native.js';
 import { benchCommand } from './bench.js';
@@ -99,8 +100,12 @@ export async function run(args: readonly string[], context: CliContext): Promise
       exitCode = code;
     });
     await program.parseAsync(args, { from: 'user' });
+    // Streams report failed writes a little later.
+    await setImmediate();
+    if (context.outputClosed.aborted) throw context.outputClosed.reason;
     return exitCode;
   } catch (error) {
+    if (isBrokenPipe(context.outputClosed)) return exitCode;
     if (error instanceof CommanderError) return reportUsage(context, error, args, json);
     if (error instanceof UsageError) {
       reportError(context, error, json);
@@ -109,6 +114,11 @@ export async function run(args: readonly string[], context: CliContext): Promise
     reportError(context, error, json);
     return EXIT_FAILURE;
   }
+}
+
+/** Whoever read our output has gone: there is nobody left to tell anything. */
+function isBrokenPipe(outputClosed: AbortSignal): boolean {
+  return outputClosed.aborted && (outputClosed.reason as { code?: unknown }).code === 'EPIPE';
 }
 
 /** Help that was asked for is no error; help instead of a command, and all else, is wrong usage. */

@@ -22,7 +22,7 @@ export interface FakeContext extends CliContext {
   env: Record<string, string | undefined>;
   interrupt(): void;
   warn(warning: Error): void;
-  closeOutput(): void;
+  closeOutput(code: string): void;
   exits: number[];
   model: FakeModel;
 }
@@ -62,7 +62,7 @@ export function fakeContext(input = '', model = new FakeModel()): FakeContext {
     warn: (warning) => {
       for (const listener of warnings) listener(warning);
     },
-    closeOutput: () => closed.abort(),
+    closeOutput: (code) => closed.abort(Object.assign(new Error(`write ${code}`), { code })),
     exits: [],
     model,
   };

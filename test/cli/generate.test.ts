@@ -102,10 +102,17 @@ test('a second Ctrl-C leaves at once', async () => {
 
 test('a reader that has gone ends the work without a word', async () => {
   const context = fakeContext();
-  context.model.onPiece = () => context.closeOutput();
+  context.model.onPiece = () => context.closeOutput('EPIPE');
   expect(await run(['generate', 'one two three'], context)).toBe(0);
   expect(context.stdout.text).not.toMatch('three');
   expect(context.stderr.text).toBe('');
+});
+
+test('output that cannot be written is a failure', async () => {
+  const context = fakeContext();
+  context.model.onPiece = () => context.closeOutput('ENOSPC');
+  expect(await run(['generate', 'one two three'], context)).toBe(1);
+  expect(context.stderr.text).toBe('altiplano: write ENOSPC (ENOSPC)\n');
 });
 
 test('a terminal gets no escape sequences from the model', async () => {

@@ -68,14 +68,14 @@ function keep(
   }
   if (endsAtLimit) return { count: limit, mass: pool };
 
-  // The cut comes later than the ranking reaches.
-  const mass = { ...pool };
-  if (minP > 0) mass.low = before;
-  else if (topP < 1) mass.low = Math.max(before, topP * pool.low);
-  if (minP > 0 || topP < 1) mass.high *= 1 + ADDITION_SLACK;
+  // The ranking ends before a cut was seen: it comes here or later.
+  if (topP === 1 && minP === 0) return { count: limit, mass: pool };
+  const mass = { low: before, high: Math.max(before, pool.high) * (1 + ADDITION_SLACK) };
   if (topP < 1) {
+    if (before > topP * pool.high) return { count: limit, mass: { low: before, high: before } };
     const next = Math.exp((ranking.boundary - ranking.logits[0]!) * inverseTemperature);
     mass.high = Math.min(mass.high, topP * pool.high + next * (1 + ADDITION_SLACK));
+    if (minP === 0) mass.low = Math.max(before, topP * pool.low);
   }
   return { count: limit, mass };
 }

@@ -88,7 +88,7 @@ export class StopStrings {
    *   is dropped
    */
   push(text: string): { text: string; stopped: boolean } {
-    if (this.#stopped) return { text: '', stopped: true };
+    if (this.#stopped || text === '') return { text: '', stopped: this.#stopped };
     const before = this.#waiting.length;
     this.#waiting.push(text);
     for (let i = 0; i < text.length; i++) {

@@ -100,25 +100,23 @@ export async function run(args: readonly string[], context: CliContext): Promise
       exitCode = code;
     });
     await program.parseAsync(args, { from: 'user' });
-    // Streams report failed writes a little later.
-    await setImmediate();
-    if (context.outputClosed.aborted) throw context.outputClosed.reason;
-    return exitCode;
   } catch (error) {
-    if (isBrokenPipe(context.outputClosed)) return exitCode;
-    if (error instanceof CommanderError) return reportUsage(context, error, args, json);
-    if (error instanceof UsageError) {
-      reportError(context, error, json);
-      return EXIT_USAGE;
-    }
-    reportError(context, error, json);
-    return EXIT_FAILURE;
+    exitCode =
+      error instanceof CommanderError
+        ? reportUsage(context, error, args, json)
+        : reportFailure(context, error, json);
   }
+  // Streams report failed writes a little later.
+  await setImmediate();
+  const { aborted, reason } = context.outputClosed;
+  // Whoever read our output has gone: there is nobody left to tell anything.
+  if (!aborted || (reason as { code?: unknown }).code === 'EPIPE') return exitCode;
+  return reportFailure(context, reason, json);
 }
 
-/** Whoever read our output has gone: there is nobody left to tell anything. */
-function isBrokenPipe(outputClosed: AbortSignal): boolean {
-  return outputClosed.aborted && (outputClosed.reason as { code?: unknown }).code === 'EPIPE';
+function reportFailure(context: CliContext, error: unknown, json: boolean): number {
+  reportError(context, error, json);
+  return error instanceof UsageError ? EXIT_USAGE : EXIT_FAILURE;
 }
 
 /** Help that was asked for is no error; help instead of a command, and all else, is wrong usage. */

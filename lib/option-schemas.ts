@@ -122,6 +122,11 @@ const abortSignal = v.pipe(
   v.description('an AbortSignal'),
 );
 
+const trueOrFalse = v.pipe(
+  kind<boolean>((value) => typeof value === 'boolean'),
+  v.description('true or false'),
+);
+
 /** Schemas of `GenerateOptions`; token ids must be below `vocabSize`. */
 export const generateSchemas = (vocabSize: number) => ({
   maxTokens: integerOrInfinity(1),
@@ -137,6 +142,7 @@ export const generateSchemas = (vocabSize: number) => ({
   seed: integerBetween(Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER),
   stop: stopStrings,
   stopTokens: tokenIds(vocabSize),
+  ignoreEos: trueOrFalse,
   logprobs: integerBetween(0, 20),
   signal: abortSignal,
 });
@@ -150,15 +156,13 @@ export const loadSchemas = {
     v.transform((value) => value as 32 | 64 | 128),
     v.description('32, 64 or 128'),
   ),
-  zeroPoints: v.pipe(
-    kind<boolean>((value) => typeof value === 'boolean'),
-    v.description('true or false'),
-  ),
+  zeroPoints: trueOrFalse,
   kv: oneOf('auto', 'f32', 'f16'),
   contextTokens: integerBetween(1, MOST_TOKENS),
   kvCacheTokens: integerBetween(1, MOST_TOKENS),
   threads: integerBetween(1, 1024),
-  device: oneOf('auto', 'cpu', 'cuda'),
+  // "cuda" is a name that is understood, and refused by itself.
+  device: v.pipe(oneOf('auto', 'cpu', 'cuda'), v.description('one of "auto", "cpu"')),
   onProgress: v.pipe(
     kind<(progress: LoadProgress) => void>((value) => typeof value === 'function'),
     v.description('a function'),

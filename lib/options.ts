@@ -58,6 +58,8 @@ export interface GenerateOptions {
   stop?: string | readonly string[];
   /** Token ids that end generation, besides the checkpoint's end-of-sequence ids. */
   stopTokens?: readonly number[];
+  /** Go on after end-of-sequence ids, which then count as tokens without text. Default false. */
+  ignoreEos?: boolean;
   /**
    * Report each token's log-probability, with this many alternatives (an integer, 0 to 20).
    * Default: report none.
@@ -91,6 +93,7 @@ export interface ResolvedGenerateOptions {
   readonly stop: readonly string[];
   /** The caller's and the checkpoint's, none twice. The tokenizer's own is not among them. */
   readonly stopTokens: readonly number[];
+  readonly ignoreEos: boolean;
   /** null: none. */
   readonly logprobs: number | null;
   readonly signal: AbortSignal | null;
@@ -157,6 +160,7 @@ export const GENERATE_DEFAULTS = {
   frequencyPenalty: 0,
   presencePenalty: 0,
   penaltyTokens: Number.POSITIVE_INFINITY,
+  ignoreEos: false,
   logprobs: null,
   signal: null,
 } as const;

@@ -1,0 +1,342 @@
+/**
+ * The step loop: continuous batching over a paged KV cache, as in vLLM (Kwon et al., "Efficient
+ * Memory Management for Large Language Model Serving with PagedAttention", 2023). All sequences that
+ * have pages share each step. Arrivals wait in order for pages; a running sequence that gets no page
+ * pushes the youngest one back, which is recomputed later. Logits do not depend on the batch, so that
+ * none of this changes a text.
+ */
+import type { AltiplanoError } from '../errors.js';
+import { fromNative, type NativeEngine } from '../native.js';
+import { PagePool } from './pages.js';
+import { buildPlan, type Stretch, splitResult } from './plan.js';
+import type { Task } from './task.js';
+
+export interface SchedulerOptions {
+  pages: number;
+  pageTokens: number;
+  vocabSize: number;
+  /** The most tokens in one step. */
+  maxStepTokens: number;
+}
+
+/**
+ * The prompt tokens in a step are limited to what takes about this long: while others wait for their
+ * next token, so that a long prompt does not stop their streams; and alone, so that an arrival need
+ * not wait long for its first step.
+ */
+const SHARED_STEP_MS = 150;
+const LONE_STEP_MS = 1000;
+/** But at least this many, so that prompts get on. */
+const LEAST_PROMPT_TOKENS = 16;
+/** While the speed is not known. */
+const FIRST_PROMPT_TOKENS = 64;
+
+/** A task with its place in the KV cache. */
+interface Sequence {
+  task: Task;
+  /** Arrival number: the age that preemption goes by. */
+  arrival: number;
+  pages: number[];
+  /** Tokens whose keys and values are in the cache. */
+  cachedTokens: number;
+  hasStarted: boolean;
+}
+
+interface StepItem extends Stretch {
+  sequence: Sequence;
+}
+
+export interface SchedulerStats {
+  runningSequences: number;
+  waitingSequences: number;
+  freePages: number;
+  pages: number;
+  /** Steps so far. */
+  steps: number;
+  /** The most sequences that shared one step. */
+  mostSequencesInStep: number;
+  /** How often a running sequence was pushed back. */
+  preemptions: number;
+}
+
+export class Scheduler {
+  readonly #engine: NativeEngine;
+  readonly #options: SchedulerOptions;
+  readonly #pool: PagePool;
+  /** In order of arrival; the pushed back ones are first again. */
+  readonly #waiting: Sequence[] = [];
+  readonly #running: Sequence[] = [];
+  readonly #sequences = new Map<Task, Sequence>();
+  #inFlight: readonly StepItem[] = [];
+  #loop: Promise<void> | undefined;
+  #arrivals = 0;
+  #steps = 0;
+  #mostSequencesInStep = 0;
+  #preemptions = 0;
+  /** Milliseconds that a prompt token takes, a moving average. */
+  #msPerPromptToken = 0;
+
+  constructor(engine: NativeEngine, options: SchedulerOptions) {
+    this.#engine = engine;
+    this.#options = options;
+    this.#pool = new PagePool(options.pages);
+  }
+
+  get stats(): SchedulerStats {
+    return {
+      runningSequences: this.#running.length,
+      waitingSequences: this.#waiting.length,
+      freePages: this.#pool.freePages,
+      pages: this.#pool.size,
+      steps: this.#steps,
+      mostSequencesInStep: this.#mostSequencesInStep,
+      preemptions: this.#preemptions,
+    };
+  }
+
+  /** Tokens of one sequence that the whole cache could hold. */
+  get capacityTokens(): number {
+    return this.#pool.size * this.#options.pageTokens;
+  }
+
+  /** Queues a task, which must fit into {@link capacityTokens}. */
+  add(task: Task): void {
+    const sequence: Sequence = {
+      task,
+      arrival: this.#arrivals++,
+      pages: [],
+      cachedTokens: 0,
+      hasStarted: false,
+    };
+    this.#sequences.set(task, sequence);
+    this.#waiting.push(sequence);
+    task.onResume(() => this.#wake());
+    this.#wake();
+  }
+
+  /**
+   * Takes a task out, wherever it is; its pages are free at once. (A step that still writes to them
+   * ends before any later step starts.) A step that computes nothing else any more is cancelled.
+   */
+  remove(task: Task): void {
+    const sequence = this.#sequences.get(task);
+    if (sequence === undefined) return;
+    this.#drop(sequence);
+    if (
+      this.#inFlight.some((item) => item.sequence === sequence) &&
+      this.#inFlight.every((item) => !this.#sequences.has(item.sequence.task))
+    ) {
+      this.#engine.cancel();
+    }
+    this.#wake(); // its pages may let others in
+  }
+
+  /** Fails every task, and resolves when no step runs any more. */
+  async close(reason: unknown): Promise<void> {
+    for (const { task } of [...this.#sequences.values()]) {
+      this.remove(task);
+      task.fail(reason);
+    }
+    await this.#loop;
+  }
+
+  #drop(sequence: Sequence): void {
+    this.#sequences.delete(sequence.task);
+    removeFrom(this.#waiting, sequence);
+    removeFrom(this.#running, sequence);
+    this.#releasePages(sequence);
+  }
+
+  #releasePages(sequence: Sequence): void {
+    for (const page of sequence.pages) this.#pool.release(page);
+    sequence.pages = [];
+    sequence.cachedTokens = 0;
+  }
+
+  #wake(): void {
+    this.#loop ??= this.#run().finally(() => {
+      this.#loop = undefined;
+      // Something may have come while the loop ended.
+      if (this.#hasWork()) this.#wake();
+    });
+  }
+
+  #hasWork(): boolean {
+    return [...this.#waiting, ...this.#running].some(({ task }) => !task.isPaused);
+  }
+
+  async #run(): Promise<void> {
+    await undefined; // callers of the same turn of the event loop share the first step
+    try {
+      for (;;) {
+        this.#admit();
+        const items = this.#planStep();
+        if (items.length === 0) return;
+        await this.#step(items);
+      }
+    } catch (error) {
+      for (const sequence of [...this.#sequences.values()]) this.#fail(sequence, error);
+    }
+  }
+
+  /** Lets waiting sequences in, in order, while there are pages for all of their tokens. */
+  #admit(): void {
+    for (const sequence of [...this.#waiting]) {
+      if (sequence.task.isPaused) continue;
+      while (!this.#reserve(sequence, sequence.task.tokens.length)) {
+        // Only those who do not run anyway make room for an arrival.
+        const victim = this.#running.findLast((s) => s.task.isPaused);
+        if (victim === undefined) return;
+        this.#preempt(victim);
+      }
+      removeFrom(this.#waiting, sequence);
+      this.#running.push(sequence);
+      this.#running.sort((a, b) => a.arrival - b.arrival);
+    }
+  }
+
+  /** Gives a sequence pages for `tokens` tokens; all or none. */
+  #reserve(sequence: Sequence, tokens: number): boolean {
+    const missing = Math.ceil(tokens / this.#options.pageTokens) - sequence.pages.length;
+    if (missing > this.#pool.freePages) return false;
+    for (let i = 0; i < missing; i++) sequence.pages.push(this.#pool.allocate()!);
+    return true;
+  }
+
+  /** What the next step computes: the next token of each sequence first, then prompts. */
+  #planStep(): StepItem[] {
+    const items: StepItem[] = [];
+    let budget = this.#options.maxStepTokens;
+    const decoding = this.#running.filter((s) => !s.task.isPaused && uncached(s) === 1);
+    // Where not all fit into a step, those that came last start the next one.
+    if (decoding.length > budget)
+      decoding.push(...decoding.splice(0, this.#steps % decoding.length));
+    for (const sequence of decoding) {
+      if (budget === 0) break;
+      if (!this.#running.includes(sequence) || !this.#growPages(sequence)) continue;
+      items.push(this.#item(sequence, 1));
+      budget--;
+    }
+    budget = Math.min(budget, this.#promptBudget(items.length > 0));
+    for (const sequence of this.#running) {
+      if (budget === 0) break;
+      if (sequence.task.isPaused || uncached(sequence) <= 1) continue;
+      const tokens = Math.min(budget, uncached(sequence));
+      items.push(this.#item(sequence, tokens));
+      budget -= tokens;
+    }
+    // A preemption for a later sequence may have taken the pages of an earlier item.
+    return items.filter((item) => item.sequence.pages.length > 0);
+  }
+
+  #promptBudget(isShared: boolean): number {
+    if (this.#msPerPromptToken === 0) return FIRST_PROMPT_TOKENS;
+    const ms = isShared ? SHARED_STEP_MS : LONE_STEP_MS;
+    return Math.max(LEAST_PROMPT_TOKENS, Math.floor(ms / this.#msPerPromptToken));
+  }
+
+  #item(sequence: Sequence, count: number): StepItem {
+    const begin = sequence.cachedTokens;
+    return {
+      sequence,
+      begin,
+      tokens: sequence.task.tokens.slice(begin, begin + count),
+      pages: sequence.pages,
+      rows: sequence.task.wanted(begin, begin + count),
+    };
+  }
+
+  /** Makes room for all known tokens of a running sequence, pushing others back if need be. */
+  #growPages(sequence: Sequence): boolean {
+    while (!this.#reserve(sequence, sequence.task.tokens.length)) {
+      // Those whose reader is behind go first, then the youngest.
+      const victim =
+        this.#running.findLast((s) => s.task.isPaused) ?? this.#running[this.#running.length - 1]!;
+      this.#preempt(victim);
+      if (victim === sequence) return false;
+    }
+    return true;
+  }
+
+  #preempt(sequence: Sequence): void {
+    this.#preemptions++;
+    this.#releasePages(sequence);
+    removeFrom(this.#running, sequence);
+    this.#waiting.push(sequence);
+    this.#waiting.sort((a, b) => a.arrival - b.arrival);
+  }
+
+  async #step(items: readonly StepItem[]): Promise<void> {
+    const { pageTokens, vocabSize } = this.#options;
+    for (const { sequence } of items) {
+      if (!sequence.hasStarted) sequence.task.started();
+      sequence.hasStarted = true;
+    }
+    const plan = buildPlan(items, pageTokens);
+    const start = performance.now();
+    let results: ReturnType<typeof splitResult>;
+    this.#inFlight = items;
+    try {
+      results = splitResult(plan, await this.#engine.step(plan), vocabSize);
+    } catch (thrown) {
+      const error = fromNative(thrown);
+      // Only steps whose tasks have all been removed are cancelled.
+      if ((error as Partial<AltiplanoError>).code === 'ALTIPLANO_ABORTED') return;
+      for (const { sequence } of items) this.#fail(sequence, error);
+      return;
+    } finally {
+      this.#inFlight = [];
+    }
+    this.#steps++;
+    this.#mostSequencesInStep = Math.max(this.#mostSequencesInStep, items.length);
+    this.#learnSpeed(items, performance.now() - start);
+
+    let row = 0;
+    for (const { sequence, begin, tokens, rows } of items) {
+      const answers = results.slice(row, row + rows.length);
+      row += rows.length;
+      if (!this.#sequences.has(sequence.task)) continue; // removed meanwhile
+      sequence.cachedTokens = begin + tokens.length;
+      if (answers.length > 0) this.#deliver(sequence, answers);
+    }
+  }
+
+  #deliver(sequence: Sequence, answers: ReturnType<typeof splitResult>): void {
+    let verdict: ReturnType<Task['accept']>;
+    try {
+      verdict = sequence.task.accept(answers);
+    } catch (error) {
+      this.#fail(sequence, error);
+      return;
+    }
+    if (verdict === 'done') this.#drop(sequence);
+    else if (verdict === 'again') sequence.cachedTokens--;
+  }
+
+  #fail(sequence: Sequence, error: unknown): void {
+    if (!this.#sequences.has(sequence.task)) return;
+    this.#drop(sequence);
+    sequence.task.fail(error);
+  }
+
+  #learnSpeed(items: readonly StepItem[], ms: number): void {
+    const promptTokens = items.reduce(
+      (sum, { tokens }) => sum + (tokens.length > 1 ? tokens.length : 0),
+      0,
+    );
+    if (promptTokens < LEAST_PROMPT_TOKENS) return;
+    const sample = ms / promptTokens;
+    this.#msPerPromptToken =
+      this.#msPerPromptToken === 0 ? sample : 0.7 * this.#msPerPromptToken + 0.3 * sample;
+  }
+}
+
+/** Tokens that are known but not computed. */
+function uncached(sequence: Sequence): number {
+  return sequence.task.tokens.length - sequence.cachedTokens;
+}
+
+function removeFrom<T>(array: T[], item: T): void {
+  const index = array.indexOf(item);
+  if (index !== -1) array.splice(index, 1);
+}

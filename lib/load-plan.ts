@@ -1,0 +1,215 @@
+/** Decides how a checkpoint is held in memory: formats, context, KV cache, and what that takes. */
+import { freemem } from 'node:os';
+import type { Checkpoint, TensorSource, TensorType } from './checkpoint/types.js';
+import { cpuInfo } from './cpu-info.js';
+import { AltiplanoError, outOfRange } from './errors.js';
+import {
+  type EngineSpec,
+  type EngineTensor,
+  fromNative,
+  native,
+  type WeightFormat,
+} from './native.js';
+import type { ResolvedLoadOptions } from './options.js';
+import { inverseFrequencies } from './rope.js';
+
+/** Bytes that a loaded model holds. */
+export interface ModelMemory {
+  weightsBytes: number;
+  kvBytes: number;
+  workspaceBytes: number;
+}
+
+export interface LoadPlan {
+  spec: EngineSpec;
+  contextTokens: number;
+  kvCacheTokens: number;
+  /** The weight formats of the layers, for people: for instance "bf16", or "int4 (group 32)". */
+  weights: string;
+  memory: ModelMemory;
+  /** Bytes of weights to read. */
+  fileBytes: number;
+}
+
+/** The most tokens in one step: enough for the kernels to work at full speed. */
+const MAX_STEP_TOKENS = 256;
+/** By default the KV cache has room for this many full contexts, */
+const DEFAULT_CONTEXTS = 4;
+/** as long as it takes no more than this share of the available memory; but for one in any case. */
+const DEFAULT_KV_SHARE = 0.25;
+
+/** Formats that hold a file type exactly; the smallest that do. */
+const EXACT_FORMATS: Readonly<Record<TensorType, WeightFormat>> = {
+  F32: { type: 'f32' },
+  F16: { type: 'f16' },
+  BF16: { type: 'bf16' },
+  Q8_0: { type: 'int8', group: 32, zeroPoints: false },
+  Q4_0: { type: 'int4', group: 32, zeroPoints: false },
+  // Six bits with a scale of eight for every 16 weights: none of the others has room for that.
+  Q6_K: { type: 'f32' },
+};
+
+/**
+ * @throws RangeError for options that do not fit the model; ALTIPLANO_OUT_OF_MEMORY from
+ *   {@link checkMemory} is not thrown here
+ */
+export function planLoad(checkpoint: Checkpoint, options: ResolvedLoadOptions): LoadPlan {
+  const { config, tensors } = checkpoint;
+  const addon = native();
+  const matrix = (source: TensorSource, isLayer = true) =>
+    engineTensor(source, matrixFormat(source, options, isLayer));
+  const vector = (source: TensorSource) => engineTensor(source, { type: 'f32' });
+
+  const contextTokens = options.contextTokens ?? config.contextTokens;
+  if (contextTokens > config.contextTokens) {
+    throw outOfRange('is longer than the model was trained for', {
+      subject: 'contextTokens',
+      expected: `at most ${config.contextTokens}`,
+      found: String(contextTokens),
+    });
+  }
+
+  const spec: EngineSpec = {
+    hiddenSize: config.hiddenSize,
+    intermediateSize: config.intermediateSize,
+    layers: config.layers,
+    heads: config.heads,
+    kvHeads: config.kvHeads,
+    headDim: config.headDim,
+    vocabSize: config.vocabSize,
+    rmsNormEps: config.rmsNormEps,
+    inverseFrequencies: inverseFrequencies(config),
+    interleavedRotary: checkpoint.rotaryLayout === 'interleaved',
+    maxPositions: contextTokens,
+    kv: options.kv === 'auto' ? automaticKv(tensors.layers[0]!.q, options) : options.kv,
+    kvPages: 1,
+    maxStepTokens: MAX_STEP_TOKENS,
+    threads: options.threads ?? cpuInfo().defaultThreads,
+    tensors: {
+      embedding: matrix(tensors.embedding, false),
+      layers: tensors.layers.map((layer) => ({
+        attentionNorm: vector(layer.attentionNorm),
+        q: matrix(layer.q),
+        k: matrix(layer.k),
+        v: matrix(layer.v),
+        o: matrix(layer.o),
+        feedForwardNorm: vector(layer.feedForwardNorm),
+        gate: matrix(layer.gate),
+        up: matrix(layer.up),
+        down: matrix(layer.down),
+      })),
+      finalNorm: vector(tensors.finalNorm),
+      ...(tensors.head && { head: matrix(tensors.head, false) }),
+    },
+  };
+
+  const pageTokens = addon.kvPageTokens;
+  const pageBytes = estimate(spec).kvBytes;
+  const contextPages = Math.ceil(contextTokens / pageTokens);
+  spec.kvPages =
+    options.kvCacheTokens === null
+      ? Math.max(
+          contextPages,
+          Math.min(
+            DEFAULT_CONTEXTS * contextPages,
+            Math.floor((DEFAULT_KV_SHARE * availableMemoryBytes()) / pageBytes),
+          ),
+        )
+      : Math.ceil(options.kvCacheTokens / pageTokens);
+
+  return {
+    spec,
+    contextTokens,
+    kvCacheTokens: spec.kvPages * pageTokens,
+    weights: describeFormats(spec),
+    memory: estimate(spec),
+    fileBytes: allTensors(spec).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+  };
+}
+
+/** f16 loses less than the rounding of any weights but f32. */
+function automaticKv(source: TensorSource, options: ResolvedLoadOptions): 'f32' | 'f16' {
+  return matrixFormat(source, options, true).type === 'f32' ? 'f32' : 'f16';
+}
+
+function estimate(spec: EngineSpec): ModelMemory {
+  try {
+    return native().estimate(spec);
+  } catch (error) {
+    throw fromNative(error);
+  }
+}
+
+/**
+ * The embedding and the output head touch every token directly: with `int4` they are kept in int8,
+ * unless the file itself has 4 bits.
+ */
+function matrixFormat(
+  source: TensorSource,
+  { weights, weightGroup, zeroPoints }: ResolvedLoadOptions,
+  isLayer: boolean,
+): WeightFormat {
+  if (weights === 'auto') return EXACT_FORMATS[source.type];
+  if (weights !== 'int8' && weights !== 'int4') return { type: weights };
+  const type = weights === 'int4' && !isLayer && source.type !== 'Q4_0' ? 'int8' : weights;
+  return { type, group: weightGroup, zeroPoints };
+}
+
+function engineTensor(source: TensorSource, format: WeightFormat): EngineTensor {
+  const [rows, cols] =
+    source.shape.length === 1 ? [1, source.shape[0]!] : [source.shape[0]!, source.shape[1]!];
+  const { name, type, file, offset, sizeBytes } = source;
+  return { name, type, rows, cols, file, offset, sizeBytes, format };
+}
+
+function allTensors({ tensors }: EngineSpec): EngineTensor[] {
+  return [
+    tensors.embedding,
+    ...tensors.layers.flatMap((layer) => Object.values(layer) as EngineTensor[]),
+    tensors.finalNorm,
+    ...(tensors.head ? [tensors.head] : []),
+  ];
+}
+
+function describeFormats({ tensors }: EngineSpec): string {
+  const names = tensors.layers.flatMap((layer) =>
+    [layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down].map(({ format }) =>
+      'group' in format ? `${format.type} (group ${format.group})` : format.type,
+    ),
+  );
+  return [...new Set(names)].join(', ');
+}
+
+/** Memory that can be had without swapping, the limits of containers included. */
+export function availableMemoryBytes(): number {
+  return process.availableMemory?.() ?? freemem();
+}
+
+/** @throws ALTIPLANO_OUT_OF_MEMORY if the plan takes more than is available, with the numbers */
+export function checkMemory(plan: LoadPlan, path: string): void {
+  const { weightsBytes, kvBytes, workspaceBytes } = plan.memory;
+  const needed = weightsBytes + kvBytes + workspaceBytes;
+  const available = availableMemoryBytes();
+  if (needed <= available) return;
+  throw new AltiplanoError('ALTIPLANO_OUT_OF_MEMORY', 'the model does not fit into memory', {
+    subject: path,
+    expected:
+      `${formatBytes(needed)}: weights (${plan.weights}) ${formatBytes(weightsBytes)}, ` +
+      `KV cache (${plan.kvCacheTokens} tokens, ${plan.spec.kv}) ${formatBytes(kvBytes)}, ` +
+      `workspace ${formatBytes(workspaceBytes)}`,
+    found: `${formatBytes(available)} available`,
+    hint: 'Smaller weights ("int8", "int4"), contextTokens or kvCacheTokens take less',
+  });
+}
+
+/** For people: three digits and a binary unit. */
+export function formatBytes(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return `${unit === 0 ? value : value.toPrecision(3)} ${units[unit]}`;
+}

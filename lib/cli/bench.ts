@@ -6,12 +6,11 @@
 import { readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { Command } from 'commander';
-import type { LlamaConfig } from '../checkpoint/types.js';
 import type { Llama } from '../index.js';
 import type { CliContext } from './context.js';
 import { EXIT_OK, interruptible, UsageError } from './failure.js';
 import { addJson, addModelOptions, integer, loadOptions, type ModelFlags } from './flags.js';
-import { loadModel, progressBar } from './loading.js';
+import { DEMO_MODEL, loadModel, progressBar } from './loading.js';
 import { bytes, number, plural, table, write, writeJson } from './output.js';
 import type { Finish } from './program.js';
 
@@ -54,10 +53,6 @@ export function benchCommand(context: CliContext, finish: Finish): Command {
 /** Runs the command. @returns the exit code */
 export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
   return interruptible(context, async (signal) => {
-    const { availableBytes } = await (await context.library()).estimateMemory(
-      flags.model,
-      loadOptions(flags),
-    );
     const model = await loadModel(context, flags, signal);
     const { info } = model;
     let speed: Speed;
@@ -68,12 +63,15 @@ export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
     } finally {
       await model.dispose();
     }
-    const { native } = await import('../native.js');
+    const [{ native }, { availableMemoryBytes }] = await Promise.all([
+      import('../native.js'),
+      import('../load-plan.js'),
+    ]);
     const readBandwidthBytesPerSecond = await native().measureReadBandwidth(
-      bandwidthBuffer(availableBytes),
+      bandwidthBuffer(availableMemoryBytes()),
       info.threads,
     );
-    const weightsBytesPerToken = Math.round(info.memory.weightsBytes * readShare(info.config));
+    const weightsBytesPerToken = await readPerToken(flags);
     const results = {
       model: info.name,
       weights: info.weights,
@@ -158,14 +156,26 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
-/** The share of the weights that decoding a token reads: of an untied embedding it is one row. */
-export function readShare(config: LlamaConfig): number {
-  const { hiddenSize, intermediateSize, layers, heads, kvHeads, headDim, vocabSize } = config;
-  const attention = 2 * hiddenSize * headDim * (heads + kvHeads);
-  const feedForward = 3 * hiddenSize * intermediateSize;
-  const blocks = layers * (attention + feedForward);
-  const embedding = vocabSize * hiddenSize;
-  return config.tiedEmbeddings ? 1 : (blocks + embedding) / (blocks + 2 * embedding);
+/**
+ * Bytes of weights that decoding a token reads: all, but of an untied embedding only one row. The
+ * embedding's size is what the model would grow by if it were the head as well.
+ */
+async function readPerToken(flags: ModelFlags): Promise<number> {
+  const [{ openCheckpoint }, { planLoad }, { resolveLoadOptions }, { native }] = await Promise.all([
+    import('../checkpoint/index.js'),
+    import('../load-plan.js'),
+    import('../options.js'),
+    import('../native.js'),
+  ]);
+  const checkpoint = await openCheckpoint(flags.model ?? DEMO_MODEL);
+  const { spec, memory } = planLoad(checkpoint, resolveLoadOptions(loadOptions(flags)));
+  const { head, ...tied } = spec.tensors;
+  if (head === undefined) return memory.weightsBytes;
+  const weightsBytes = (tensors: typeof spec.tensors) =>
+    native().estimate({ ...spec, tensors }).weightsBytes;
+  const embeddingBytes =
+    weightsBytes({ ...tied, head: spec.tensors.embedding }) - weightsBytes(tied);
+  return memory.weightsBytes - embeddingBytes;
 }
 
 /** Larger than any cache, and small beside what is free. */

@@ -1,12 +1,11 @@
 /** `altiplano inspect`: what a checkpoint contains and what memory it needs. Loads no weights. */
-import { join } from 'node:path';
 import { Command } from 'commander';
 import type { Checkpoint, TensorSource } from '../checkpoint/types.js';
 import { AltiplanoError } from '../errors.js';
-import { packageRoot } from '../native.js';
 import type { CliContext, Library } from './context.js';
 import { EXIT_OK, interruptible, UsageError } from './failure.js';
 import { addJson, addMemoryOptions, addModelPath, loadOptions, type ModelFlags } from './flags.js';
+import { DEMO_MODEL } from './loading.js';
 import { bytes, number, plural, table, write, writeJson } from './output.js';
 import type { Finish } from './program.js';
 
@@ -54,7 +53,7 @@ export function inspect(
   }
   return interruptible(context, async (signal) => {
     const library = await context.library();
-    const path = argument ?? flags.model ?? join(packageRoot, 'models', 'demo');
+    const path = argument ?? flags.model ?? DEMO_MODEL;
     const checkpoint = await library.openCheckpoint(path, { signal });
     const tensors = allTensors(checkpoint);
     const facts = {
@@ -168,8 +167,11 @@ function report(facts: Facts, everyTensor: boolean): string {
     'unknown' in memory
       ? [['memory', `not known: ${memory.unknown}`]]
       : [
-          ['weights', bytes(memory.weightsBytes)],
-          ['KV cache', bytes(memory.kvCacheBytes)],
+          ['weights', `${bytes(memory.weightsBytes)}: ${memory.weights}`],
+          [
+            'KV cache',
+            `${bytes(memory.kvBytes)}: ${plural(memory.kvCacheTokens, 'token')}, ${memory.kv}`,
+          ],
           ['workspace', bytes(memory.workspaceBytes)],
           ['all', `${bytes(memory.totalBytes)} of ${bytes(memory.availableBytes)} available`],
         ];

@@ -1,8 +1,13 @@
 /** Loading a model for a command, and the bar that shows how far long work has come. */
+import { join } from 'node:path';
 import type { Llama, LoadOptions } from '../index.js';
+import { packageRoot } from '../native.js';
 import type { CliContext } from './context.js';
 import { loadOptions, type ModelFlags } from './flags.js';
 import { bytes } from './output.js';
+
+/** The model that comes with the package, for commands that need a path. */
+export const DEMO_MODEL = join(packageRoot, 'models', 'demo');
 
 /** Work that ends sooner shows no bar: one that flashes up tells nobody anything. */
 const QUIET_MS = 250;

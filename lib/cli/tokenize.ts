@@ -1,11 +1,10 @@
 /** `altiplano tokenize`: shows the tokens of a text. Reads the tokenizer only, no weights. */
-import { join } from 'node:path';
 import { Command } from 'commander';
-import { packageRoot } from '../native.js';
 import type { CliContext } from './context.js';
 import { EXIT_OK, interruptible } from './failure.js';
 import { addJson } from './flags.js';
 import { textArgument } from './input.js';
+import { DEMO_MODEL } from './loading.js';
 import { plural, printable, table, write, writeJson } from './output.js';
 import type { Finish } from './program.js';
 
@@ -50,7 +49,7 @@ export function tokenize(
   return interruptible(context, async (signal) => {
     const { text } = await textArgument(context, 'TEXT', argument, signal);
     const { Tokenizer } = await context.library();
-    const tokenizer = await Tokenizer.load(flags.model ?? join(packageRoot, 'models', 'demo'));
+    const tokenizer = await Tokenizer.load(flags.model ?? DEMO_MODEL);
     const ids = Array.from(tokenizer.encode(text));
     const pieces = ids.map((id) => tokenizer.piece(id));
     if (flags.json) {

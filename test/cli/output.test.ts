@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals';
-import { median, readShare } from '../../lib/cli/bench.js';
+import { median } from '../../lib/cli/bench.js';
 import { Conversation } from '../../lib/cli/conversation.js';
 import { bytes, number, plural, styles, table, write } from '../../lib/cli/output.js';
 import { fakeContext } from './fake-context.js';
@@ -93,19 +93,4 @@ test('a conversation keeps its system message and the newest turns', () => {
 
 test('median', () => {
   expect([median([3, 1, 2]), median([4, 1, 3, 2]), median([5])]).toEqual([2, 2.5, 5]);
-});
-
-test('decoding reads all of a tied embedding, and of an untied one a row', () => {
-  const config = {
-    hiddenSize: 10,
-    intermediateSize: 20,
-    layers: 2,
-    heads: 5,
-    kvHeads: 5,
-    headDim: 2,
-    vocabSize: 100,
-  } as Parameters<typeof readShare>[0];
-  // Each layer has 400 + 600 weights, embedding and head 1000 each.
-  expect(readShare({ ...config, tiedEmbeddings: false })).toBeCloseTo(3000 / 4000, 12);
-  expect(readShare({ ...config, tiedEmbeddings: true })).toBe(1);
 });

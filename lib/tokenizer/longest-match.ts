@@ -30,12 +30,4 @@ export class LongestMatch {
     }
     return undefined;
   }
-
-  /** Whether any of the strings stands anywhere in `text`. */
-  occursIn(text: string): boolean {
-    for (let index = 0; index < text.length; index++) {
-      if (this.at(text, index) !== undefined) return true;
-    }
-    return false;
-  }
 }

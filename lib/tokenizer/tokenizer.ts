@@ -186,9 +186,9 @@ export class Tokenizer {
     return this.codec.specialTokens;
   }
 
-  /** Whether `text` holds the text of a special token. */
-  hasSpecial(text: string): boolean {
-    return this.special.occursIn(text);
+  /** Whether the text of a special token stands at `index` of `text`. */
+  hasSpecialAt(text: string, index: number): boolean {
+    return this.special.at(text, index) !== undefined;
   }
 
   /**

@@ -93,6 +93,7 @@ export function buildNative(config = 'Release') {
       '--directory', root,
       '--out', cmakeFolder,
       '--config', config,
+      '--log-level', 'warn',
       '--parallel', String(os.availableParallelism()),
     ],
     { stdio: 'inherit', cwd: root, env },

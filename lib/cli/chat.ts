@@ -52,7 +52,7 @@ Examples:
   altiplano chat
   altiplano chat --system "Answer in one word." --temperature 0
   altiplano chat --model ~/models/llama-2-7b-chat --weights int8
-  printf 'My name is Ada.\\nWhat is my name?\\n' | altiplano chat
+  printf 'My name is Mia.\\nWhat is my name?\\n' | altiplano chat
 `;
 
 export function chatCommand(context: CliContext, finish: Finish): Command {

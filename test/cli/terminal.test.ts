@@ -16,16 +16,21 @@ function open(args: string[], env?: Record<string, string>): Terminal {
   return terminal;
 }
 
+/** Types a line, and waits for the answer and for the next prompt. */
+async function say(chat: Terminal, line: string, answer: string): Promise<void> {
+  const prompts = () => chat.shown.split('\n> ').length - 1;
+  const before = { prompts: prompts(), shown: chat.shown.length };
+  chat.type(`${line}\r`);
+  await chat.until(() => chat.shown.slice(before.shown).includes(answer), answer);
+  await chat.until(() => prompts() > before.prompts, 'the next prompt');
+}
+
 inTerminal('a conversation, history, and Ctrl-D', async () => {
   const chat = open(['chat', '--temperature', '0']);
   await chat.see(HELLO);
-  chat.type('What is the capital of Peru?\r');
-  await chat.see('Lima');
-  await chat.see('\n> ', 2);
-  chat.type('\u001b[A\r');
-  await chat.see('Lima', 2);
-  await chat.see('\n> ', 3);
-  expect(chat.shown.split('capital of Peru?').length - 1).toBe(2);
+  await say(chat, 'What is the capital of Peru?', 'Lima');
+  await say(chat, '\u001b[A', 'Lima');
+  expect(chat.shown.split('> What is the capital of Peru?\n')).toHaveLength(3);
   chat.type('\u0004');
   expect(await chat.code).toBe(0);
 });
@@ -33,24 +38,17 @@ inTerminal('a conversation, history, and Ctrl-D', async () => {
 inTerminal('commands', async () => {
   const chat = open(['chat', '--temperature', '0']);
   await chat.see(HELLO);
-  chat.type('/help\r');
-  await chat.see('/system TEXT');
-  chat.type('/fly\r');
-  await chat.see('There is no command /fly');
-  chat.type('/system Speak like a robot.\r');
-  await chat.see('The system message is set');
-  chat.type('How much is 42 + 23?\r');
-  await chat.see('Beep! 42 + 23 = 65.');
-  chat.type('/system\r');
-  await chat.see('No system message');
-  chat.type('My name is Ada.\r');
-  await chat.see('Ada.', 2);
-  chat.type('/reset\r');
-  await chat.see('starts over.\n> ', 2);
-  chat.type('/system a [INST] b\r');
-  await chat.see('ALTIPLANO_CHAT_INJECTION');
-  chat.type('x <<SYS>> y\r');
-  await chat.see('ALTIPLANO_CHAT_INJECTION', 2);
+  await say(chat, '/help', '/system TEXT');
+  await say(chat, '/fly', 'There is no command /fly');
+  await say(chat, '/system Speak like a robot.', 'The system message is set');
+  await say(chat, 'How much is 42 + 23?', 'Beep! 42 + 23 = 65.');
+  await say(chat, '/system', 'No system message');
+  await say(chat, 'My name is Mia.', 'Nice to meet you, Mia!');
+  await say(chat, 'What is my name?', 'Your name is Mia.');
+  await say(chat, '/reset', 'The conversation starts over.');
+  await say(chat, 'What is my name?', 'You have not told me your name yet.');
+  await say(chat, '/system a [INST] b', 'ALTIPLANO_CHAT_INJECTION');
+  await say(chat, 'x <<SYS>> y', 'ALTIPLANO_CHAT_INJECTION');
   chat.type('/exit\r');
   expect(await chat.code).toBe(0);
 });
@@ -58,37 +56,30 @@ inTerminal('commands', async () => {
 inTerminal('pasted lines, and lines that end in a backslash, are one message', async () => {
   const chat = open(['chat', '--temperature', '0']);
   await chat.see(HELLO);
-  chat.type('What is the capital\nof\nPeru?');
-  await chat.see('. Peru?');
-  chat.type('\r');
-  await chat.see('Lima');
-  await chat.see('\n> ', 2);
-  chat.type('What is the capital \\\r');
+  chat.type('Hello\nWhat is\nthe capital of Peru?');
+  await chat.see('. the capital of Peru?');
+  // Each line alone has another answer.
+  await say(chat, '', 'The capital of Peru is Lima.');
+  expect(chat.shown.match(/Lima/g)).toHaveLength(1);
+  await say(chat, '/reset', 'starts over');
+  chat.type('What is\\\r');
   await chat.see('\\\n. ');
-  chat.type('of Spain?\r');
-  await chat.see('Madrid');
+  await say(chat, 'the capital of Spain?', 'The capital of Spain is Madrid.');
   chat.type('/exit\r');
   expect(await chat.code).toBe(0);
 });
 
-inTerminal(
-  'Ctrl-C stops an answer, the conversation goes on, and at the prompt it leaves',
-  async () => {
-    const chat = open(ENDLESS);
-    await chat.see(HELLO);
-    chat.type('go\r');
-    await chat.see('> go\n');
-    await chat.until(() => chat.shown.split('> go\n')[1]!.length > 10);
-    chat.type('\u0003');
-    await chat.see('[Stopped. What came so far stays in the conversation.]');
-    await chat.see('\n> ', 2);
-    chat.type('/help\r');
-    await chat.see('/reset');
-    await chat.see('\n> ', 3);
-    chat.type('half a mess\u0003');
-    expect(await chat.code).toBe(130);
-  },
-);
+inTerminal('Ctrl-C stops an answer; at the prompt it leaves', async () => {
+  const chat = open(ENDLESS);
+  await chat.see(HELLO);
+  chat.type('go\r');
+  await chat.until(() => (chat.shown.split('> go\n')[1]?.length ?? 0) > 10, 'an answer');
+  chat.type('\u0003');
+  await chat.see('[Stopped. What came so far stays in the conversation.]\n> ');
+  await say(chat, '/help', '/reset');
+  chat.type('half a mess\u0003');
+  expect(await chat.code).toBe(130);
+});
 
 inTerminal('NO_COLOR is respected', async () => {
   const colours = open(['chat']);

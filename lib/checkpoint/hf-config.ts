@@ -37,8 +37,15 @@ const configSchema = v.object({
 
 type RawConfig = v.InferOutput<typeof configSchema>;
 
+function requireObject(value: unknown, subject: string): Record<string, unknown> {
+  if (!isObject(value)) {
+    throw invalid(subject, 'no JSON object', { found: show(value) });
+  }
+  return value;
+}
+
 /**
- * Checks a parsed JSON value against a schema.
+ * Checks a parsed JSON value against a schema for an object.
  *
  * @throws ALTIPLANO_CHECKPOINT_INVALID that names the first field at fault
  */
@@ -47,11 +54,11 @@ export function parseWith<const Schema extends v.GenericSchema>(
   value: unknown,
   subject: string,
 ): v.InferOutput<Schema> {
+  requireObject(value, subject);
   const result = v.safeParse(schema, value, { abortEarly: true });
   if (!result.success) {
     const issue = result.issues[0];
-    const field = v.getDotPath(issue);
-    throw invalid(subject, field === null ? 'not the right kind of JSON' : `${field} is wrong`, {
+    throw invalid(subject, `${v.getDotPath(issue)} is wrong`, {
       expected: issue.expected ?? undefined,
       found: issue.received.slice(0, 80),
     });
@@ -60,10 +67,7 @@ export function parseWith<const Schema extends v.GenericSchema>(
 }
 
 function checkArchitecture(subject: string, value: unknown): void {
-  if (!isObject(value)) {
-    throw invalid(subject, 'no JSON object', { found: show(value) });
-  }
-  const { architectures, model_type: modelType } = value;
+  const { architectures, model_type: modelType } = requireObject(value, subject);
   // Asked before everything else: another architecture has other fields.
   const claims = [
     ...(Array.isArray(architectures) ? architectures : []),

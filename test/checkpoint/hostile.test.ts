@@ -1,0 +1,95 @@
+/**
+ * Damaged and hostile files. Thousands of cases run in child processes under a watchdog: each gives
+ * a typed error or loads; no process dies, hangs or grows; every refusal in the code is reached.
+ *
+ * The random cases are the same each time; `ALTIPLANO_HOSTILE_SEED` gives others.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { ATTACKS, planCases } from '../fixtures/hostile/cases.js';
+import { type Refusal, unreachedRefusals } from '../fixtures/hostile/refusals.js';
+import {
+  COMPILED,
+  compile,
+  describeResult,
+  type Result,
+  runCases,
+} from '../fixtures/hostile/watchdog.js';
+
+const SEED = Number(process.env.ALTIPLANO_HOSTILE_SEED ?? 1);
+const CUTS_PER_FILE = 100;
+const CHANGES_PER_FILE = 150;
+
+/** More than any case needs, less than any attack that got through would take. */
+const GROWTH_LIMIT_BYTES = 250 * 2 ** 20;
+
+/** Errors about arguments and signals: no file can cause them, other tests do. */
+const NO_REFUSAL_OF_A_FILE = /\b(invalidArgument|outOfRange|aborted)\(/;
+
+/** Refusals that take more than a file; what tests them instead. */
+const NOT_BY_A_FILE: readonly { refusal: RegExp; testedBy: string }[] = [
+  { refusal: /^checkpoint\/files.js.*readFailure/, testedBy: 'files.test.ts' },
+  { refusal: /^checkpoint\/files.js.*the file shrank/, testedBy: 'files.test.ts' },
+];
+
+describe('hostile files', () => {
+  const coverageFolder = mkdtempSync(join(tmpdir(), 'altiplano-coverage-'));
+  const cases = planCases(SEED, CUTS_PER_FILE, CHANGES_PER_FILE);
+  let results: Result[];
+
+  beforeAll(async () => {
+    compile();
+    results = await runCases(cases, { coverageFolder });
+  }, 600_000);
+
+  afterAll(() => rmSync(coverageFolder, { recursive: true }));
+
+  test('thousands of cases were tried', () => {
+    expect(cases.length).toBeGreaterThan(3000);
+    expect(results).toHaveLength(cases.length);
+    // Damage that is never noticed would mean that the cases miss what they aim at.
+    const refused = results.filter(({ code }) => code !== undefined);
+    expect(refused.length).toBeGreaterThan(cases.length / 2);
+    expect(refused.length).toBeLessThan(cases.length);
+  });
+
+  test('each gives a typed error or loads; no process dies or hangs', () => {
+    const failures = results.filter(({ death, defect }) => death ?? defect);
+    expect({ seed: SEED, failures: failures.map(describeResult) }).toEqual({
+      seed: SEED,
+      failures: [],
+    });
+  });
+
+  test('no process grows', () => {
+    const first = results[0]?.rssBytes ?? 0;
+    const grown = results.filter(({ rssBytes = 0 }) => rssBytes > first + GROWTH_LIMIT_BYTES);
+    expect(grown.map(describeResult)).toEqual([]);
+  });
+
+  test.each(ATTACKS.map((attack) => [attack.name, attack] as const))('%s', (name, attack) => {
+    const result = results.find(({ case: item }) => item.kind === 'attack' && item.name === name);
+    expect(result?.death ?? result?.defect).toBeUndefined();
+    expect({ code: result?.code, message: result?.message ?? '' }).toEqual({
+      code: attack.code,
+      message: expect.stringMatching(attack.message ?? /^$/),
+    });
+  });
+
+  test('every attack has a name of its own', () => {
+    expect(new Set(ATTACKS.map(({ name }) => name)).size).toBe(ATTACKS.length);
+  });
+
+  test('every refusal in the code was reached', () => {
+    const { total, unreached } = unreachedRefusals(coverageFolder, join(COMPILED, 'lib'), [
+      'checkpoint',
+    ]);
+    expect(total).toBeGreaterThan(80);
+    const isMissing = ({ place, text }: Refusal) =>
+      !NO_REFUSAL_OF_A_FILE.test(text) &&
+      !NOT_BY_A_FILE.some(({ refusal }) => refusal.test(`${place} ${text}`));
+    expect(unreached.filter(isMissing)).toEqual([]);
+  });
+});

@@ -1,9 +1,5 @@
 #include "util/thread_pool.h"
 
-#if defined(__x86_64__) || defined(__i386__)
-#include <immintrin.h>
-#endif
-
 namespace altiplano {
 namespace {
 
@@ -13,7 +9,7 @@ constexpr int kSpins = 2000;
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
-  _mm_pause();
+  __builtin_ia32_pause();
 #endif
 }
 

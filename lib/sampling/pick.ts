@@ -4,8 +4,8 @@
  *
  * The whole row defines the choice. A ranking may be only a prefix of it, with bounds for the total
  * instead of the total; the answer is then given only if it is the same for every row that fits the
- * bounds. Weights are exp((logit - best) * inverseTemperature) in float64. Every comparison below
- * is between values that rounding keeps in order, so that equality holds to the last bit.
+ * bounds. All is float64, and every comparison below is between values that rounding keeps in
+ * order, so that the same answer means the same to the last bit.
  */
 import { ADDITION_SLACK, type Bounds, type Ranking } from './ranking.js';
 
@@ -16,7 +16,6 @@ export interface Truncation {
   topP: number;
   /** 0: off. */
   minP: number;
-  inverseTemperature: number;
 }
 
 /**
@@ -24,10 +23,8 @@ export interface Truncation {
  * @param u in [0, 1)
  */
 export function pick(ranking: Ranking, truncation: Truncation, u: number): number | undefined {
-  const { inverseTemperature } = truncation;
-  const best = ranking.logits[0]!;
-  const weights = ranking.logits.map((logit) => Math.exp((logit - best) * inverseTemperature));
-  const { count, mass } = keep(ranking, weights, truncation);
+  const { weights } = ranking;
+  const { count, mass } = keep(ranking, truncation);
 
   let before = 0;
   for (let i = 0; i < count; i++) {
@@ -44,14 +41,11 @@ export function pick(ranking: Ranking, truncation: Truncation, u: number): numbe
 }
 
 /** How many tokens of the ranking are surely kept, and the weight of all that are kept. */
-function keep(
-  ranking: Ranking,
-  weights: readonly number[],
-  { topK, topP, minP, inverseTemperature }: Truncation,
-): { count: number; mass: Bounds } {
+function keep(ranking: Ranking, { topK, topP, minP }: Truncation): { count: number; mass: Bounds } {
+  const { weights } = ranking;
   const limit = topK > 0 ? Math.min(topK, weights.length) : weights.length;
   const endsAtLimit = ranking.complete || (topK > 0 && topK <= weights.length);
-  const pool = poolBounds(ranking, weights.slice(0, limit), topK > 0, endsAtLimit);
+  const pool = poolBounds(ranking, weights.subarray(0, limit), topK > 0, endsAtLimit);
 
   let before = 0;
   for (let i = 0; i < limit; i++) {
@@ -73,8 +67,8 @@ function keep(
   const mass = { low: before, high: Math.max(before, pool.high) * (1 + ADDITION_SLACK) };
   if (topP < 1) {
     if (before > topP * pool.high) return { count: limit, mass: { low: before, high: before } };
-    const next = Math.exp((ranking.boundary - ranking.logits[0]!) * inverseTemperature);
-    mass.high = Math.min(mass.high, topP * pool.high + next * (1 + ADDITION_SLACK));
+    const next = ranking.boundaryWeight * (1 + ADDITION_SLACK);
+    mass.high = Math.min(mass.high, topP * pool.high + next);
     if (minP === 0) mass.low = Math.max(before, topP * pool.low);
   }
   return { count: limit, mass };
@@ -83,12 +77,13 @@ function keep(
 /** The weight of all tokens that top-k leaves. */
 function poolBounds(
   ranking: Ranking,
-  weights: readonly number[],
+  weights: Float64Array,
   isTopK: boolean,
   endsAtLimit: boolean,
 ): Bounds {
   if (!isTopK) return ranking.total();
-  const sum = weights.reduce((total, weight) => total + weight, 0);
+  let sum = 0;
+  for (const weight of weights) sum += weight;
   if (endsAtLimit) return { low: sum, high: sum };
   return { low: sum, high: Math.max(sum, ranking.total().high * (1 + ADDITION_SLACK)) };
 }

@@ -13,9 +13,10 @@
 import { AltiplanoError, outOfRange } from '../errors.js';
 import type { ResolvedGenerateOptions } from '../options.js';
 import { ChangeTracker } from './changes.js';
+import { FullRow, ID_RANGE } from './full-row.js';
 import { pick, type Truncation } from './pick.js';
 import { uniform } from './random.js';
-import { FullRow, ID_RANGE, rankCandidates } from './ranking.js';
+import { rankCandidates } from './ranking.js';
 import type { Choice, RowRequest, RowResult, TokenHistory, TokenLogprobs } from './types.js';
 
 /** More than this costs about as much as the whole row. */
@@ -26,8 +27,6 @@ const LAST_LEVEL = 3;
 /** Settled choices after which a lower level is tried again; each fallback doubles the number. */
 const FIRST_PATIENCE = 50;
 const LAST_PATIENCE = 1600;
-/** How much of a full row is sorted at first, in nats below the best token; then more. */
-const GAPS = [8, 20, Number.POSITIVE_INFINITY];
 
 /** Serves one sequence; holds no state on which a choice depends. */
 export class Sampler {
@@ -35,6 +34,7 @@ export class Sampler {
   readonly #vocabSize: number;
   readonly #isGreedy: boolean;
   readonly #truncation: Truncation;
+  readonly #inverseTemperature: number;
   readonly #tracker: ChangeTracker;
   /** Whether truncation can be expected to cut the tail off. */
   readonly #cutsTail: boolean;
@@ -57,12 +57,8 @@ export class Sampler {
     this.#options = options;
     this.#vocabSize = vocabSize;
     this.#isGreedy = temperature === 0;
-    this.#truncation = {
-      topK,
-      topP,
-      minP,
-      inverseTemperature: this.#isGreedy ? 1 : Math.fround(1 / temperature),
-    };
+    this.#truncation = { topK, topP, minP };
+    this.#inverseTemperature = this.#isGreedy ? 1 : Math.fround(1 / temperature);
     this.#tracker = new ChangeTracker(options);
     this.#cutsTail = topK > 0 || topP <= 0.98 || minP >= 0.002;
     this.#wantsFullRow = !this.#isGreedy && !this.#cutsTail && temperature >= 0.9;
@@ -77,7 +73,7 @@ export class Sampler {
     return {
       candidates: Math.min(this.#vocabSize, Math.max(logprobs, wanted)),
       ids,
-      inverseTemperature: this.#truncation.inverseTemperature,
+      inverseTemperature: this.#inverseTemperature,
       fullRow,
       changes,
     };
@@ -148,8 +144,10 @@ export class Sampler {
     if (!full.isNumeric) throw notNumeric();
     if (full.best.id === -1) throw allBanned();
     if (this.#isGreedy) return full.best.id;
-    for (const gap of GAPS) {
-      const ranking = full.rank(gap);
+    // What is likely enough to settle it, then all.
+    const { topP, topK } = this.#truncation;
+    for (const share of [topP < 1 ? topP : u, 1]) {
+      const ranking = full.rank(share, topK);
       const place = pick(ranking, this.#truncation, u);
       if (place !== undefined) return ranking.ids[place]!;
     }

@@ -1,5 +1,10 @@
 /** Random rows of logits, a stand-in for native, and the sampler's definition in plain steps. */
-import type { ResolvedGenerateOptions } from '../../lib/options.js';
+import {
+  type GenerateOptions,
+  type ResolvedGenerateOptions,
+  resolveGenerateOptions,
+} from '../../lib/options.js';
+import type { Choice, Sampler } from '../../lib/sampling/index.js';
 import { uniform } from '../../lib/sampling/random.js';
 import type { RowRequest, RowResult, TokenHistory } from '../../lib/sampling/types.js';
 
@@ -137,4 +142,26 @@ export function referenceChoice(
     if (target < through) return id;
   }
   return kept.at(-1)!.id;
+}
+
+export const noTokens: TokenHistory = { prompt: [], generated: [] };
+
+export const resolve = (options: GenerateOptions, vocabSize: number) =>
+  resolveGenerateOptions({ topP: 1, seed: 1, ...options }, {}, vocabSize);
+
+/** Chooses as a scheduler would; also says whether the whole row was asked for. */
+export function choose(
+  sampler: Sampler,
+  logits: Float32Array,
+  history: TokenHistory,
+  index: number,
+  error = 0,
+): { choice: Choice; fellBack: boolean; asked: boolean } {
+  const request = sampler.request(history);
+  const choice = sampler.choose(nativeRow(logits, request, error), request, index);
+  if (choice !== 'full-row') return { choice, fellBack: false, asked: request.fullRow };
+  const again = { ...request, fullRow: true };
+  const settled = sampler.choose(nativeRow(logits, again, error), again, index);
+  if (settled === 'full-row') throw new Error('a whole row was refused');
+  return { choice: settled, fellBack: true, asked: true };
 }

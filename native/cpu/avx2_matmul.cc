@@ -1,13 +1,16 @@
 // Matrix multiplication with AVX2 and FMA, over the layout and by the chains of layout.h.
 //
-// One token (decode) reads each weight once: tiles are streamed and unpacked in registers, four at
-// a time to give the processor four independent chains. Several tokens share the work of unpacking:
-// a panel of 16 rows x 128 columns is unpacked into the first-level cache, then multiplied with all
-// tokens in register tiles of 16 rows x 6 tokens: 12 accumulators, 2 weights, 1 activation.
+// Up to 4 tokens (decode) read each weight once: 2 or 4 tiles at a time are streamed and unpacked
+// in registers, which gives the processor 4 to 8 independent chains. More tokens share the work of
+// unpacking: a panel of 16 rows x 128 columns is unpacked into the first-level cache, then
+// multiplied with all tokens in register tiles of 16 rows x 6 tokens: 12 accumulators, 2 weights, 1
+// activation.
 //
 // y itself holds the running totals between blocks, which is exact: so the loops over panels and
 // tokens may be nested either way without a change to the chains.
 #include <immintrin.h>
+
+#include <utility>
 
 #include "cpu/avx2.h"
 #include "cpu/layout.h"
@@ -24,6 +27,15 @@ namespace {
 // Quantized columns come as (q - zero) * 2^24, exact, since a byte reaches the top of a 32-bit lane
 // by one shuffle, sign and all; scale() makes up for it. (So sums overflow at |x| of 1e28 or so.)
 
+constexpr int kPrefetchBytes = 2048;
+// Fetches a step that comes some steps later. (Fetching behind the end is harmless.)
+template <int step_bytes>
+ALWAYS_INLINE void prefetch_later(const uint8_t* step) {
+  for (int at = 0; at < step_bytes; at += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(step + kPrefetchBytes + at), _MM_HINT_T0);
+  }
+}
+
 struct F32 {
   struct Step {
     const float* at;
@@ -31,6 +43,7 @@ struct F32 {
   const uint8_t* block;
   ALWAYS_INLINE F32(const uint8_t* block, const TileLayout&) : block(block) {}
   ALWAYS_INLINE __m256 scale() const { return _mm256_set1_ps(1.f); }
+  ALWAYS_INLINE void prefetch(int k) const { prefetch_later<256>(block + k * 32); }
   ALWAYS_INLINE Step step(int k) const {
     return {reinterpret_cast<const float*>(block) + k * kTileRows};
   }
@@ -48,6 +61,7 @@ struct Float16Bits {
   const uint8_t* block;
   ALWAYS_INLINE Float16Bits(const uint8_t* block, const TileLayout&) : block(block) {}
   ALWAYS_INLINE __m256 scale() const { return _mm256_set1_ps(1.f); }
+  ALWAYS_INLINE void prefetch(int k) const { prefetch_later<128>(block + k * 16); }
   ALWAYS_INLINE Step step(int k) const { return {reinterpret_cast<const __m128i*>(block) + k}; }
   template <int j>
   ALWAYS_INLINE __m256 column(const Step& step) const {
@@ -91,6 +105,7 @@ struct Int8 {
     zero = _mm256_cvtepi8_epi32(bytes);
   }
   ALWAYS_INLINE __m256 scale() const { return quantized_scale(block); }
+  ALWAYS_INLINE void prefetch(int k) const { prefetch_later<64>(data + k / 4 * kStepBytes); }
   ALWAYS_INLINE Step step(int k) const {
     const uint8_t* p = data + k / 4 * kStepBytes;
     return {{load(p), load(p + kStepBytes)}};
@@ -121,6 +136,7 @@ struct Int4 {
     zero = _mm256_mullo_epi32(_mm256_cvtepu8_epi32(bytes), _mm256_set1_epi32(0x01010101));
   }
   ALWAYS_INLINE __m256 scale() const { return quantized_scale(block); }
+  ALWAYS_INLINE void prefetch(int k) const { prefetch_later<32>(data + k / 8 * kStepBytes); }
   ALWAYS_INLINE Step step(int k) const {
     const __m256i words = load(data + k / 8 * kStepBytes);
     const __m256i low = _mm256_set1_epi8(15);
@@ -133,75 +149,99 @@ struct Int4 {
   }
 };
 
-// --- one token ----------------------------------------------------------------------------------
+// --- up to four tokens ---------------------------------------------------------------------------
 
-// Adds `columns` (1 .. 8) of each tile's step at k to the tile's sum.
-template <class Format, int tiles>
-ALWAYS_INLINE void add_step(const Format* formats, int k, int columns, const float* x,
-                            __m256* sums) {
-  for (int i = 0; i < tiles; ++i) {
-    const typename Format::Step step = formats[i].step(k);
-    const auto add = [&]<int j>() __attribute__((always_inline)) {
-      if (j < columns) {
-        sums[i] = _mm256_fmadd_ps(formats[i].template column<j>(step), _mm256_broadcast_ss(x + j),
-                                  sums[i]);
-      }
-    };
-    add.template operator()<0>();
-    add.template operator()<1>();
-    add.template operator()<2>();
-    add.template operator()<3>();
-    add.template operator()<4>();
-    add.template operator()<5>();
-    add.template operator()<6>();
-    add.template operator()<7>();
-  }
+// f.operator()<0>(), f.operator()<1>() ... : loops that compilers must unroll, since they would
+// leave arrays of vectors in memory otherwise.
+template <class F, int... i>
+ALWAYS_INLINE void each(std::integer_sequence<int, i...>, F f) {
+  (f.template operator()<i>(), ...);
+}
+template <int n, class F>
+ALWAYS_INLINE void each(F f) {
+  each(std::make_integer_sequence<int, n>{}, f);
 }
 
-// totals[i] += tile i times x, for `tiles` neighbours.
-template <class Format, int tiles>
+// The block's columns of `tiles` (1 .. 4) neighbouring tiles times x [tokens][columns];
+// totals[tile * tokens + token] += the product. For each column all chains in turn, so that a
+// processor's window always holds all of them.
+template <class Format, int tiles, int tokens>
+ALWAYS_INLINE void multiply_block(const uint8_t* block, size_t tile_bytes, const TileLayout& layout,
+                                  int columns, const float* x, int64_t ldx, __m256* totals) {
+  const auto format = [&](int i) __attribute__((always_inline)) {
+    return Format(block + (i < tiles ? i : 0) * tile_bytes, layout);
+  };
+  const Format formats[4] = {format(0), format(1), format(2), format(3)};
+  __m256 sums[tiles * tokens];
+  each<tiles * tokens>([&]<int i>()
+                           __attribute__((always_inline)) { sums[i] = _mm256_setzero_ps(); });
+  const auto step = [&](int k, int n) __attribute__((always_inline)) {
+    typename Format::Step steps[tiles];
+    each<tiles>([&]<int i>() __attribute__((always_inline)) {
+      formats[i].prefetch(k);
+      steps[i] = formats[i].step(k);
+    });
+    each<8>([&]<int j>() __attribute__((always_inline)) {
+      if (j >= n) return;
+      __m256 xs[tokens];
+      each<tokens>([&]<int t>() __attribute__((always_inline)) {
+        xs[t] = _mm256_broadcast_ss(x + t * ldx + k + j);
+      });
+      each<tiles>([&]<int i>() __attribute__((always_inline)) {
+        const __m256 w = formats[i].template column<j>(steps[i]);
+        each<tokens>([&]<int t>() __attribute__((always_inline)) {
+          __m256& sum = sums[i * tokens + t];
+          sum = _mm256_fmadd_ps(w, xs[t], sum);
+        });
+      });
+    });
+  };
+  int k = 0;
+  for (; k + 8 <= columns; k += 8) step(k, 8);
+  if (k < columns) step(k, columns - k);
+  each<tiles * tokens>([&]<int i>() __attribute__((always_inline)) {
+    totals[i] = _mm256_fmadd_ps(formats[i / tokens].scale(), sums[i], totals[i]);
+  });
+}
+
+// `tiles` neighbouring tiles times `tokens` tokens. y [tokens][tiles * 8] has the totals so far; of
+// its rows the first `rows` exist.
+template <class Format, int tiles, int tokens>
 void multiply_tiles(const uint8_t* tile, size_t tile_bytes, const TileLayout& layout, int64_t cols,
-                    const float* x, __m256* totals) {
-  __m256 total[tiles];
-  for (int i = 0; i < tiles; ++i) total[i] = totals[i];
-  for (int64_t b = 0; b < layout.blocks; ++b, tile += layout.block_bytes, x += layout.block) {
-    const int columns = block_columns(layout, cols, b);
-    // Written out, since an array of objects with vectors inside would go through memory.
-    const Format formats[4] = {Format(tile, layout),
-                               Format(tile + (tiles > 1 ? tile_bytes : 0), layout),
-                               Format(tile + (tiles > 2 ? 2 * tile_bytes : 0), layout),
-                               Format(tile + (tiles > 3 ? 3 * tile_bytes : 0), layout)};
-    __m256 sums[tiles];
-    for (int i = 0; i < tiles; ++i) sums[i] = _mm256_setzero_ps();
-    int k = 0;
-    for (; k + 8 <= columns; k += 8) add_step<Format, tiles>(formats, k, 8, x + k, sums);
-    if (k < columns) add_step<Format, tiles>(formats, k, columns - k, x + k, sums);
-    for (int i = 0; i < tiles; ++i)
-      total[i] = _mm256_fmadd_ps(formats[i].scale(), sums[i], total[i]);
+                    int64_t rows, const float* x, int64_t ldx, float* y, int64_t ldy) {
+  constexpr int kRows = tiles * kTileRows;
+  const size_t bytes = (rows < kRows ? rows : kRows) * sizeof(float);
+  alignas(32) float edge[tokens][kRows] = {};
+  for (int t = 0; t < tokens; ++t) memcpy(edge[t], y + t * ldy, bytes);
+  __m256 totals[tiles * tokens];
+  each<tiles * tokens>(
+      [&]<int i>() { totals[i] = _mm256_load_ps(edge[i % tokens] + i / tokens * kTileRows); });
+  for (int64_t b = 0; b < layout.blocks; ++b) {
+    multiply_block<Format, tiles, tokens>(tile + b * layout.block_bytes, tile_bytes, layout,
+                                          block_columns(layout, cols, b), x + b * layout.block, ldx,
+                                          totals);
   }
-  for (int i = 0; i < tiles; ++i) totals[i] = total[i];
+  each<tiles * tokens>(
+      [&]<int i>() { _mm256_store_ps(edge[i % tokens] + i / tokens * kTileRows, totals[i]); });
+  for (int t = 0; t < tokens; ++t) memcpy(y + t * ldy, edge[t], bytes);
 }
 
-template <class Format>
-void multiply_one_token(const PackedMatrix& w, const TileLayout& layout, int64_t tile_begin,
-                        int64_t tile_end, const float* x, float* y) {
-  constexpr int kTiles = 4;
+// All tiles, `together` at a time.
+template <class Format, int together, int tokens>
+void stream_tiles(const PackedMatrix& w, const TileLayout& layout, int64_t tile_begin,
+                  int64_t tile_end, const float* x, int64_t ldx, float* y, int64_t ldy) {
   for (int64_t tile = tile_begin; tile < tile_end;) {
     const uint8_t* data = w.data + tile * w.tile_bytes;
-    const int tiles = tile_end - tile >= kTiles ? kTiles : 1;
     const int64_t row = tile * kTileRows;
-    const int64_t left = w.rows - row;
-    const int rows = static_cast<int>(left < tiles * kTileRows ? left : tiles * kTileRows);
-    alignas(32) float edge[kTiles * kTileRows] = {};
-    memcpy(edge, y + row, rows * sizeof(float));
-    __m256* totals = reinterpret_cast<__m256*>(edge);
-    if (tiles == kTiles) {
-      multiply_tiles<Format, kTiles>(data, w.tile_bytes, layout, w.cols, x, totals);
+    if (tile_end - tile >= together) {
+      multiply_tiles<Format, together, tokens>(data, w.tile_bytes, layout, w.cols, w.rows - row, x,
+                                               ldx, y + row, ldy);
+      tile += together;
     } else {
-      multiply_tiles<Format, 1>(data, w.tile_bytes, layout, w.cols, x, totals);
+      multiply_tiles<Format, 1, tokens>(data, w.tile_bytes, layout, w.cols, w.rows - row, x, ldx,
+                                        y + row, ldy);
+      ++tile;
     }
-    memcpy(y + row, edge, rows * sizeof(float));
-    tile += tiles;
   }
 }
 
@@ -210,7 +250,8 @@ void multiply_one_token(const PackedMatrix& w, const TileLayout& layout, int64_t
 constexpr int kPanelColumns = 128;  // whole blocks of every format
 constexpr int kPanelBlocks = kPanelColumns / 32;
 constexpr int kRegisterTokens = 6;
-constexpr int kFewTokens = 12;    // up to here x is read in place, tile pair by tile pair
+constexpr int kFewTokens =
+    12;  // 5 and more, up to here, x is read in place, tile pair by tile pair
 constexpr int kChunkTokens = 96;  // beyond, x is copied panel by panel, that it stays in cache
 
 // One panel of `tiles` (1 or 2) neighbouring tiles, unpacked.
@@ -379,7 +420,13 @@ void multiply(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, const
               int64_t ldx, int64_t tokens, float* y, int64_t ldy) {
   const TileLayout layout = tile_layout(w.format, w.cols);
   if (tokens == 1) {
-    multiply_one_token<Format>(w, layout, tile_begin, tile_end, x, y);
+    stream_tiles<Format, 4, 1>(w, layout, tile_begin, tile_end, x, ldx, y, ldy);
+  } else if (tokens == 2) {
+    stream_tiles<Format, 4, 2>(w, layout, tile_begin, tile_end, x, ldx, y, ldy);
+  } else if (tokens == 3) {
+    stream_tiles<Format, 2, 3>(w, layout, tile_begin, tile_end, x, ldx, y, ldy);
+  } else if (tokens == 4) {
+    stream_tiles<Format, 2, 4>(w, layout, tile_begin, tile_end, x, ldx, y, ldy);
   } else if (tokens <= kFewTokens) {
     multiply_few_tokens<Format>(w, layout, tile_begin, tile_end, x, ldx, tokens, y, ldy);
   } else {

@@ -6,7 +6,7 @@
 import { readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { Command } from 'commander';
-import type { Llama } from '../index.js';
+import type { Checkpoint, Llama } from '../index.js';
 import type { CliContext } from './context.js';
 import { EXIT_OK, interruptible, UsageError } from './failure.js';
 import { addJson, addModelOptions, integer, loadOptions, type ModelFlags } from './flags.js';
@@ -53,12 +53,14 @@ export function benchCommand(context: CliContext, finish: Finish): Command {
 /** Runs the command. @returns the exit code */
 export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
   return interruptible(context, async (signal) => {
+    const { openCheckpoint } = await context.library();
+    const checkpoint = await openCheckpoint(flags.model ?? DEMO_MODEL, { signal });
     const model = await loadModel(context, flags, signal);
     const { info } = model;
     let speed: Speed;
     let peakRssBytes: number;
     try {
-      speed = await measure(context, model, flags, signal);
+      speed = await measure(context, model, flags, endIds(model, checkpoint), signal);
       peakRssBytes = peakRss();
     } finally {
       await model.dispose();
@@ -71,7 +73,7 @@ export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
       bandwidthBuffer(availableMemoryBytes()),
       info.threads,
     );
-    const weightsBytesPerToken = await readPerToken(flags);
+    const weightsBytesPerToken = await readPerToken(checkpoint, flags);
     const results = {
       model: info.name,
       weights: info.weights,
@@ -105,6 +107,7 @@ async function measure(
   context: CliContext,
   model: Llama,
   flags: BenchFlags,
+  endIds: readonly number[],
   signal: AbortSignal,
 ): Promise<Speed> {
   const { promptTokens, newTokens, runs } = flags;
@@ -112,16 +115,15 @@ async function measure(
   if (promptTokens + newTokens > room) {
     throw new UsageError(
       `--prompt-tokens ${promptTokens} and --new-tokens ${newTokens} do not fit the context: ` +
-        `expected at most ${room} together; --context-tokens sets it`,
+        `expected at most ${room} together`,
     );
   }
   const prompt = randomTokens(promptTokens, model.info.config.vocabSize);
-  const { eosId } = model.tokenizer;
   const options = {
     maxTokens: newTokens,
     temperature: 0,
     repetitionPenalty: 1,
-    logitBias: eosId === undefined ? {} : { [eosId]: Number.NEGATIVE_INFINITY },
+    logitBias: Object.fromEntries(endIds.map((id) => [id, Number.NEGATIVE_INFINITY])),
     signal,
   };
   const prefill: number[] = [];
@@ -138,6 +140,13 @@ async function measure(
     bar.stop();
   }
   return { prefillTokensPerSecond: median(prefill), decodeTokensPerSecond: median(decode) };
+}
+
+/** The tokens that would end generation early. */
+function endIds(model: Llama, { tokenizer, generation }: Checkpoint): number[] {
+  const own = tokenizer === undefined ? undefined : model.tokenizer.eosId;
+  const ids = [...(own === undefined ? [] : [own]), ...(generation.eosTokenIds ?? [])];
+  return [...new Set(ids)].filter((id) => id < model.info.config.vocabSize);
 }
 
 /** The same ids each time, spread over the vocabulary (Knuth's MMIX generator, high bits). */
@@ -160,14 +169,12 @@ export function median(values: readonly number[]): number {
  * Bytes of weights that decoding a token reads: all, but of an untied embedding only one row. The
  * embedding's size is what the model would grow by if it were the head as well.
  */
-async function readPerToken(flags: ModelFlags): Promise<number> {
-  const [{ openCheckpoint }, { planLoad }, { resolveLoadOptions }, { native }] = await Promise.all([
-    import('../checkpoint/index.js'),
+async function readPerToken(checkpoint: Checkpoint, flags: ModelFlags): Promise<number> {
+  const [{ planLoad }, { resolveLoadOptions }, { native }] = await Promise.all([
     import('../load-plan.js'),
     import('../options.js'),
     import('../native.js'),
   ]);
-  const checkpoint = await openCheckpoint(flags.model ?? DEMO_MODEL);
   const { spec, memory } = planLoad(checkpoint, resolveLoadOptions(loadOptions(flags)));
   const { head, ...tied } = spec.tensors;
   if (head === undefined) return memory.weightsBytes;

@@ -1,6 +1,6 @@
 /** How a command ends: exit codes, and errors and warnings as people (or programs) read them. */
 import { inspect } from 'node:util';
-import { type AltiplanoError, aborted, invalidArgument } from '../errors.js';
+import { type AltiplanoError, aborted } from '../errors.js';
 import type { CliContext } from './context.js';
 
 export const EXIT_OK = 0;
@@ -80,13 +80,4 @@ export async function interruptible(
   } finally {
     forget();
   }
-}
-
-/** The error for a file that cannot be read. */
-export function unreadable(file: string, cause: unknown): Error {
-  return invalidArgument('the file cannot be read', {
-    subject: file,
-    found: cause instanceof Error ? cause.message : String(cause),
-    cause,
-  });
 }

@@ -78,7 +78,8 @@ export function generate(
     const model = await loadModel(context, flags, signal);
     try {
       const generation = start(model, signal);
-      await (flags.json ? printJson : printText)(context, model, generation, signal);
+      if (flags.json) await printJson(context, generation, model.info.loadMs);
+      else await printText(context, generation, signal);
       return EXIT_OK;
     } finally {
       await model.dispose();
@@ -130,7 +131,6 @@ function parseMessages(text: string, file: string): ChatMessage[] {
 
 async function printText(
   context: CliContext,
-  _model: Llama,
   generation: Generation,
   signal: AbortSignal,
 ): Promise<void> {
@@ -144,10 +144,15 @@ async function printText(
   } catch (error) {
     if (!signal.aborted) throw error;
   }
-  if (!last.endsWith('\n')) await write(stdout, '\n');
+  const nothingCame = last === '' && signal.aborted;
+  if (!nothingCame && !last.endsWith('\n')) await write(stdout, '\n');
 }
 
-async function printJson(context: CliContext, model: Llama, generation: Generation): Promise<void> {
+async function printJson(
+  context: CliContext,
+  generation: Generation,
+  loadMs: number,
+): Promise<void> {
   const { text, tokens, promptTokens, completionTokens, finishReason, seed, timings, logprobs } =
     await generation.result;
   await writeJson(context, {
@@ -157,7 +162,7 @@ async function printJson(context: CliContext, model: Llama, generation: Generati
     completionTokens,
     finishReason,
     seed,
-    timings: { loadMs: model.info.loadMs, ...timings },
+    timings: { loadMs, ...timings },
     logprobs,
   });
 }

@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { AltiplanoError } from '../errors.js';
 import type { CliContext } from './context.js';
-import { UsageError, unreadable } from './failure.js';
+import { UsageError } from './failure.js';
 
 /** All of standard input as text. */
 export async function readStdin(context: CliContext, signal: AbortSignal): Promise<string> {
@@ -29,13 +29,17 @@ export async function readText(
   try {
     content = await readFile(file, { signal });
   } catch (cause) {
-    if (signal.aborted || (cause as NodeJS.ErrnoException).code !== 'ENOENT') {
-      throw unreadable(file, cause);
-    }
-    throw new AltiplanoError('ALTIPLANO_FILE_NOT_FOUND', 'there is no such file', {
-      subject: file,
-      cause,
-    });
+    const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT';
+    throw missing
+      ? new AltiplanoError('ALTIPLANO_FILE_NOT_FOUND', 'there is no such file', {
+          subject: file,
+          cause,
+        })
+      : new AltiplanoError('ALTIPLANO_FILE_READ', 'the file cannot be read', {
+          subject: file,
+          found: (cause as Error).message,
+          cause,
+        });
   }
   return decode(content, file);
 }

@@ -1,6 +1,6 @@
 /** `altiplano inspect`: what a checkpoint contains and what memory it needs. Loads no weights. */
 import { Command } from 'commander';
-import type { Checkpoint, TensorSource } from '../checkpoint/types.js';
+import type { Checkpoint, TensorSource, TokenizerSource } from '../checkpoint/types.js';
 import { AltiplanoError } from '../errors.js';
 import type { CliContext, Library } from './context.js';
 import { EXIT_OK, interruptible, UsageError } from './failure.js';
@@ -110,9 +110,15 @@ function sum<T>(items: readonly T[], value: (item: T) => number): number {
   return items.reduce((total, item) => total + value(item), 0);
 }
 
-function describeTokenizer({ tokenizer }: Checkpoint): { kind: string; file: string } | null {
+function describeTokenizer({ tokenizer }: Checkpoint) {
   return tokenizer === undefined ? null : { kind: tokenizer.kind, file: tokenizer.file };
 }
+
+const TOKENIZER_KINDS: Readonly<Record<TokenizerSource['kind'], string>> = {
+  sentencepiece: 'SentencePiece',
+  'tokenizer-json': 'tokenizer.json',
+  vocabulary: 'GGUF metadata',
+};
 
 interface Facts {
   path: string;
@@ -122,7 +128,7 @@ interface Facts {
   parameters: number;
   sizeBytes: number;
   tensors: readonly TensorSource[];
-  tokenizer: { kind: string; file: string } | null;
+  tokenizer: ReturnType<typeof describeTokenizer>;
   chatTemplate: string | null;
   generation: Checkpoint['generation'];
   memory: Memory | { unknown: string };
@@ -155,8 +161,11 @@ function report(facts: Facts, everyTensor: boolean): string {
     ],
     ['context', plural(config.contextTokens, 'token')],
     ['rotary base', `${config.ropeTheta}${scaling(config.ropeScaling)}`],
-    ['RMSNorm eps', String(config.rmsNormEps)],
-    ['tokenizer', tokenizer === null ? 'none' : `${tokenizer.kind}, ${tokenizer.file}`],
+    ['RMSNorm eps', String(Number(config.rmsNormEps.toPrecision(6)))],
+    [
+      'tokenizer',
+      tokenizer === null ? 'none' : `${TOKENIZER_KINDS[tokenizer.kind]}, ${tokenizer.file}`,
+    ],
     [
       'chat template',
       chatTemplate === null ? 'none: Llama 2 format' : `Jinja, ${chatTemplate.length} characters`,

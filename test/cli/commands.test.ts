@@ -1,5 +1,13 @@
 /** The compiled command line with the demo model, as a user runs it. */
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -197,6 +205,12 @@ test('perplexity gives the golden value', async () => {
   expect(readable).toMatch(`perplexity ${result.perplexity.toFixed(4)} over ${tokens} tokens`);
 });
 
+test('perplexity of a folder is an error with a code', async () => {
+  const { code, stderr } = await altiplano(['perplexity', '--file', folder]);
+  expect(stderr).toMatch(/^altiplano: .*EISDIR.* \(ALTIPLANO_FILE_READ\)\n$/);
+  expect(code).toBe(1);
+});
+
 test('bench measures speed, memory and bandwidth', async () => {
   const args = ['bench', '--prompt-tokens', '32', '--new-tokens', '8', '--runs', '2'];
   const { code, stdout, stderr } = await altiplano([...args, '--json']);
@@ -220,6 +234,25 @@ test('bench measures speed, memory and bandwidth', async () => {
   const tooMany = await altiplano(['bench', '--prompt-tokens', '1000', '--new-tokens', '100']);
   expect(tooMany.stderr).toMatch('expected at most 1024 together');
   expect(tooMany.code).toBe(2);
+});
+
+test('bench needs no tokenizer', async () => {
+  mkdirSync(join(folder, 'no-tokenizer'));
+  for (const name of ['config.json', 'generation_config.json', 'model.safetensors']) {
+    symlinkSync(join(root, 'models/demo', name), join(folder, 'no-tokenizer', name));
+  }
+  const args = [
+    'bench',
+    '--model',
+    join(folder, 'no-tokenizer'),
+    '--new-tokens',
+    '4',
+    '--runs',
+    '1',
+  ];
+  const { code, stdout, stderr } = await altiplano(args);
+  expect(stdout).toMatch(/decode +[\d,.]+ tokens\/s/);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
 });
 
 describe('doctor', () => {

@@ -48,17 +48,20 @@ void ThreadPool::run(int64_t items, Call call, const void* fn) {
   fn_ = fn;
   items_ = items;
   next_.store(0, std::memory_order_relaxed);
-  inside_.store(static_cast<int32_t>(workers_.size()), std::memory_order_relaxed);
+  state_.store(kOpen, std::memory_order_release);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
   drain();
-  for (int32_t left; (left = inside_.load(std::memory_order_acquire)) != 0;)
-    wait_while(inside_, left);
+  state_.fetch_and(~kOpen, std::memory_order_acq_rel);
+  for (uint32_t inside; (inside = state_.load(std::memory_order_acquire)) != 0;) {
+    wait_while(state_, inside);
+  }
 }
 
 void ThreadPool::drain() {
-  for (int64_t item; (item = next_.fetch_add(1, std::memory_order_relaxed)) < items_;)
+  for (int64_t item; (item = next_.fetch_add(1, std::memory_order_relaxed)) < items_;) {
     call_(fn_, item);
+  }
 }
 
 void ThreadPool::work() {
@@ -67,8 +70,14 @@ void ThreadPool::work() {
     wait_while(generation_, seen);
     seen = generation_.load(std::memory_order_acquire);
     if (stopping_.load(std::memory_order_relaxed)) return;
-    drain();
-    if (inside_.fetch_sub(1, std::memory_order_acq_rel) == 1) inside_.notify_all();
+    uint32_t state = state_.load(std::memory_order_relaxed);
+    while ((state & kOpen) != 0) {
+      if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire)) continue;
+      drain();
+      // Only the last one out of a closed job has somebody waiting.
+      if (state_.fetch_sub(1, std::memory_order_acq_rel) == 1) state_.notify_all();
+      break;
+    }
   }
 }
 

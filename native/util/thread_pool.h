@@ -1,6 +1,7 @@
 // The workers of the CPU backend. A parallel_for hands out items one by one to whichever thread is
-// free, so a thread that loses its core delays its own item only. Between jobs the workers spin
-// briefly, then sleep: an idle model keeps no core busy.
+// free, and waits only for workers that took one: a worker whose core is busy with something else
+// delays nobody, or its own item at most. Between jobs the workers spin briefly, then sleep: an
+// idle model keeps no core busy.
 #pragma once
 
 #include <atomic>
@@ -42,13 +43,16 @@ class ThreadPool {
   void stop();
 
   std::vector<std::thread> workers_;
-  // The job; written by the caller while no worker is inside drain(), published by generation_.
+  // The job. Written by the caller while it is closed and no worker is in it.
   Call call_ = nullptr;
   const void* fn_ = nullptr;
   int64_t items_ = 0;
   alignas(64) std::atomic<int64_t> next_{0};
+  // Rises with each job: what workers wait for.
   alignas(64) std::atomic<uint32_t> generation_{0};
-  alignas(64) std::atomic<int32_t> inside_{0};  // workers that have not finished this generation
+  // Whether workers may enter the job (kOpen), and how many are in it.
+  static constexpr uint32_t kOpen = uint32_t{1} << 31;
+  alignas(64) std::atomic<uint32_t> state_{0};
   std::atomic<bool> stopping_{false};
 };
 

@@ -25,7 +25,7 @@ namespace {
 // into int64_t.
 constexpr int64_t kMostElements = int64_t{1} << 31;
 // Sizes that kernels hold in an int, with room for a page of them.
-constexpr int64_t kMostHeads = int64_t{1} << 16;
+constexpr int64_t kMostHeads = int64_t{1} << 15;
 constexpr int64_t kMostHeadDim = int64_t{1} << 16;
 
 // The arguments of a call, read by index.

@@ -19,6 +19,12 @@ test.each([
   expect(context.model.requests[0]!.prompt).toBe('piped\n');
 });
 
+test('a PROMPT given as an argument keeps its final newline', async () => {
+  const context = fakeContext();
+  expect(await run(['generate', 'typed\n'], context)).toBe(0);
+  expect(context.model.requests[0]!.prompt).toBe('typed\n');
+});
+
 test('an empty PROMPT is a prompt', async () => {
   const context = fakeContext();
   expect(await run(['generate', ''], context)).toBe(0);

@@ -14,6 +14,11 @@ export interface StreamingDecoder {
   end(): string;
 }
 
+/** A decoder that can be told that everything so far was shown, unfinished characters included. */
+export interface ContextDecoder extends StreamingDecoder {
+  flush(): void;
+}
+
 /** A token that only templates may write as text. */
 export interface SpecialToken {
   id: number;
@@ -39,7 +44,7 @@ export interface Codec {
   piece(id: number): string;
   idOf(piece: string): number | undefined;
   isControl(id: number): boolean;
-  decoder(): StreamingDecoder;
+  decoder(): ContextDecoder;
 }
 
 /** @throws `ALTIPLANO_OUT_OF_RANGE` unless `id` is an integer from 0 to `vocabSize - 1` */

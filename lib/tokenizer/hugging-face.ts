@@ -5,7 +5,8 @@
  */
 
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
-import { type Codec, checkTokenId, type SpecialToken, type StreamingDecoder } from './codec.js';
+import { show } from '../errors.js';
+import { type Codec, type ContextDecoder, checkTokenId, type SpecialToken } from './codec.js';
 import { MAX_PATTERN_LENGTH, MAX_VOCABULARY_SIZE } from './limits.js';
 import {
   type AddedToken,
@@ -16,6 +17,8 @@ import {
 import { tokenizerInvalid, tokenizerUnsupported } from './vocabulary.js';
 
 const REPLACEMENT = '\ufffd';
+
+const MODEL_TYPES = ['BPE', 'WordPiece', 'Unigram'];
 
 /** The names under which tokenizers without a `tokenizer_config.json` know BOS and EOS. */
 const USUAL_BOS = ['<s>', '<|begin_of_text|>', '<|startoftext|>'];
@@ -41,6 +44,13 @@ export class HuggingFaceCodec implements Codec {
     config: TokenizerConfig,
     file: string,
   ) {
+    const { type } = json.model as JsonObject;
+    if (!MODEL_TYPES.includes(type as string)) {
+      throw tokenizerUnsupported(file, 'a model of another type', {
+        expected: MODEL_TYPES.join(', '),
+        found: show(type),
+      });
+    }
     this.ids = readIds(json, addedTokens, file);
     const size = [...this.ids.values()].reduce((largest, id) => Math.max(largest, id), -1) + 1;
     this.vocabSize = size;
@@ -105,11 +115,11 @@ export class HuggingFaceCodec implements Codec {
     return this.controlIds.has(id);
   }
 
-  decoder(): StreamingDecoder {
+  decoder(): ContextDecoder {
     return this.byteLevel ? this.byteLevelDecoder() : this.wholeTextDecoder();
   }
 
-  private byteLevelDecoder(): StreamingDecoder {
+  private byteLevelDecoder(): ContextDecoder {
     const utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
     return {
       push: (id) => {
@@ -119,6 +129,9 @@ export class HuggingFaceCodec implements Codec {
         if (this.addedIds.has(id)) return utf8.decode() + piece;
         return utf8.decode(bytesOfPiece(piece), { stream: true });
       },
+      flush: () => {
+        utf8.decode();
+      },
       end: () => utf8.decode(),
     };
   }
@@ -127,7 +140,7 @@ export class HuggingFaceCodec implements Codec {
    * For vocabularies whose decoding we do not know: decodes everything anew for each token, which
    * costs the square of the length, and gives what was added.
    */
-  private wholeTextDecoder(): StreamingDecoder {
+  private wholeTextDecoder(): ContextDecoder {
     let ids: number[] = [];
     let given = '';
     const added = (text: string): string => {
@@ -147,6 +160,9 @@ export class HuggingFaceCodec implements Codec {
         let end = text.length;
         while (end > 0 && text[end - 1] === REPLACEMENT) end--;
         return end > given.length ? added(text.slice(0, end)) : '';
+      },
+      flush: () => {
+        given = decodeAll();
       },
       end: () => {
         const piece = added(decodeAll());
@@ -182,8 +198,7 @@ function readIds(
   for (const [piece, id] of ids) {
     if (!Number.isInteger(id) || id < 0 || id >= MAX_VOCABULARY_SIZE || seen.has(id)) {
       throw tokenizerInvalid(file, 'a token id is not valid or not unique', {
-        subject: file,
-        found: `${id} for ${JSON.stringify(piece).slice(0, 40)}`,
+        found: `${show(id)} for ${show(piece)}`,
       });
     }
     seen.add(id);
@@ -237,7 +252,7 @@ function refuseSlowPatterns(value: unknown, file: string): void {
       const pattern = current.Regex;
       if (typeof pattern === 'string' && !isPlainPattern(pattern)) {
         throw tokenizerUnsupported(file, 'a regular expression with nested repetition', {
-          found: JSON.stringify(pattern).slice(0, 80),
+          found: show(pattern),
         });
       }
       for (const [name, member] of Object.entries(current)) {

@@ -5,7 +5,7 @@
  */
 
 import { BpeMerger } from './bpe.js';
-import { type Codec, checkTokenId, type SpecialToken, type StreamingDecoder } from './codec.js';
+import { type Codec, type ContextDecoder, checkTokenId, type SpecialToken } from './codec.js';
 import { LongestMatch } from './longest-match.js';
 import { type MergeRule, type MergeTable, mergesOfPieces, mergesOfRules } from './merge-table.js';
 import { Utf8Decoder } from './utf8-decoder.js';
@@ -108,7 +108,7 @@ export class SentencePieceCodec implements Codec {
     return this.types[id] === PieceType.control;
   }
 
-  decoder(): StreamingDecoder {
+  decoder(): ContextDecoder {
     return new SentencePieceDecoder({
       pieces: this.pieces,
       types: this.types,
@@ -224,7 +224,7 @@ interface DecoderSettings {
   dropsLeadingSpaces: boolean;
 }
 
-class SentencePieceDecoder implements StreamingDecoder {
+class SentencePieceDecoder implements ContextDecoder {
   private readonly bytes = new Utf8Decoder();
   /** No text has come yet, and no space was dropped: the next leading space is. */
   private atStart = true;
@@ -256,6 +256,10 @@ class SentencePieceDecoder implements StreamingDecoder {
     }
     if (text.length > 0) this.atStart = false;
     return text;
+  }
+
+  flush(): void {
+    if (this.bytes.end().length > 0) this.atStart = false;
   }
 
   end(): string {

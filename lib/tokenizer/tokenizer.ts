@@ -161,6 +161,7 @@ export class Tokenizer {
   decoder(context: ArrayLike<number> = []): StreamingDecoder {
     const decoder = this.codec.decoder();
     for (let index = 0; index < context.length; index++) decoder.push(context[index]);
+    decoder.flush();
     return decoder;
   }
 

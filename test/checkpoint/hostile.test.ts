@@ -8,12 +8,13 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { ATTACKS, planCases } from '../fixtures/hostile/cases.js';
+import { ATTACKS, type Case, planCases } from '../fixtures/hostile/cases.js';
 import { type Refusal, unreachedRefusals } from '../fixtures/hostile/refusals.js';
 import {
   COMPILED,
   compile,
   describeResult,
+  grownResults,
   type Result,
   runCases,
 } from '../fixtures/hostile/watchdog.js';
@@ -21,9 +22,6 @@ import {
 const SEED = Number(process.env.ALTIPLANO_HOSTILE_SEED ?? 1);
 const CUTS_PER_FILE = 100;
 const CHANGES_PER_FILE = 150;
-
-/** More than any case needs, less than any attack that got through would take. */
-const GROWTH_LIMIT_BYTES = 250 * 2 ** 20;
 
 /** Errors about arguments and signals: no file can cause them, other tests do. */
 const NO_REFUSAL_OF_A_FILE = /\b(invalidArgument|outOfRange|aborted)\(/;
@@ -50,6 +48,28 @@ describe('hostile files', () => {
 
   afterAll(() => rmSync(coverageFolder, { recursive: true }));
 
+  test('the watchdog notices death, hanging, growth and errors without a code', async () => {
+    const faults = (['untyped error', 'exit', 'hang', 'growth'] as const).map(
+      (fault) => ({ kind: 'fault', fault }) as const,
+    );
+    const sound: Case = { kind: 'attack', name: 'safetensors: unharmed' };
+    const found = await runCases([sound, ...faults, sound], { caseLimitMs: 5000 });
+    const [first, untyped, exit, hang, growth, last] = found;
+    expect(first?.death ?? first?.defect ?? first?.code).toBeUndefined();
+    expect(untyped?.defect).toMatch(/TypeError: undefined is not a function/);
+    expect(exit?.death).toMatch(/SIGABRT/);
+    expect(hang?.death).toBe('no answer in 5000 ms');
+    expect(grownResults(found)).toEqual([growth, last]);
+    expect(last?.case).toEqual(sound);
+  });
+
+  test('without coverage no refusal counts as reached', () => {
+    const empty = mkdtempSync(join(tmpdir(), 'altiplano-coverage-'));
+    const { total, unreached } = unreachedRefusals(empty, join(COMPILED, 'lib'), ['checkpoint']);
+    rmSync(empty, { recursive: true });
+    expect(unreached).toHaveLength(total);
+  });
+
   test('thousands of cases were tried', () => {
     expect(cases.length).toBeGreaterThan(3000);
     expect(results).toHaveLength(cases.length);
@@ -68,9 +88,7 @@ describe('hostile files', () => {
   });
 
   test('no process grows', () => {
-    const first = results[0]?.rssBytes ?? 0;
-    const grown = results.filter(({ rssBytes = 0 }) => rssBytes > first + GROWTH_LIMIT_BYTES);
-    expect(grown.map(describeResult)).toEqual([]);
+    expect(grownResults(results).map(describeResult)).toEqual([]);
   });
 
   test.each(ATTACKS.map((attack) => [attack.name, attack] as const))('%s', (name, attack) => {

@@ -10,6 +10,9 @@
 
 import type { MergeTable } from './merge-table.js';
 
+// Found once: looking up a global is slow where code runs in a node:vm context, as under jest.
+const { floor } = Math;
+
 /** From this number of symbols on a heap is faster than searching (measured). */
 const HEAP_FROM_SYMBOLS = 32;
 
@@ -132,7 +135,7 @@ export class BpeMerger {
     heap.heapify();
     while (heap.length > 0) {
       const key = heap.pop();
-      const rank = Math.floor(key / POSITION_RANGE);
+      const rank = floor(key / POSITION_RANGE);
       const left = key - rank * POSITION_RANGE;
       // Every pair that may merge has its key in the heap, so an old key that happens to equal the
       // pair's present one does no harm: it is the best there is.

@@ -2,6 +2,8 @@
 
 import { outOfRange, show } from '../errors.js';
 
+const { isInteger } = Number;
+
 /** Turns token ids into text one by one; made by `Tokenizer.decoder`. */
 export interface StreamingDecoder {
   /**
@@ -49,7 +51,7 @@ export interface Codec {
 
 /** @throws `ALTIPLANO_OUT_OF_RANGE` unless `id` is an integer from 0 to `vocabSize - 1` */
 export function checkTokenId(id: number, vocabSize: number): void {
-  if (!(Number.isInteger(id) && id >= 0 && id < vocabSize)) {
+  if (!(isInteger(id) && id >= 0 && id < vocabSize)) {
     throw outOfRange('not a token id', {
       subject: 'id',
       expected: `an integer from 0 to ${vocabSize - 1}`,

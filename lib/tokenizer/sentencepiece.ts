@@ -8,7 +8,7 @@ import { BpeMerger } from './bpe.js';
 import { type Codec, type ContextDecoder, checkTokenId, type SpecialToken } from './codec.js';
 import { LongestMatch } from './longest-match.js';
 import { type MergeRule, type MergeTable, mergesOfPieces, mergesOfRules } from './merge-table.js';
-import { Utf8Decoder } from './utf8-decoder.js';
+import { Utf8Decoder, utf8BytesOf } from './utf8.js';
 import {
   byteOfPiece,
   checkVocabulary,
@@ -37,6 +37,8 @@ export class SentencePieceCodec implements Codec {
   private readonly types: Int32Array;
   private readonly ids: ReadonlyMap<string, number>;
   private readonly byteIds: Int32Array | undefined;
+  /** Byte of each byte token. */
+  private readonly bytes: ReadonlyMap<number, number>;
   private readonly table: MergeTable;
   private readonly userDefined: LongestMatch;
   private readonly hasUnused: boolean;
@@ -70,6 +72,7 @@ export class SentencePieceCodec implements Codec {
     this.unknownSurface = vocabulary.unknownSurface ?? DEFAULT_UNKNOWN_SURFACE;
     const special = new Map<string, SpecialToken>();
     const userDefined: string[] = [];
+    const bytes = new Map<number, number>();
     let hasUnused = false;
     this.pieces.forEach((piece, id) => {
       const type = this.types[id];
@@ -81,9 +84,12 @@ export class SentencePieceCodec implements Codec {
         if (piece.includes(' ')) idOf.set(piece.replaceAll(' ', SPACE_SYMBOL), id);
       } else if (type === PieceType.unused) {
         hasUnused = true;
+      } else if (type === PieceType.byte) {
+        bytes.set(id, byteOfPiece(piece)!);
       }
     });
     this.specialTokens = special;
+    this.bytes = bytes;
     this.userDefined = new LongestMatch(userDefined);
     this.hasUnused = hasUnused;
   }
@@ -112,6 +118,7 @@ export class SentencePieceCodec implements Codec {
     return new SentencePieceDecoder({
       pieces: this.pieces,
       types: this.types,
+      bytes: this.bytes,
       unknownSurface: this.unknownSurface,
       dropsFirstSpace: this.addSpacePrefix || this.removeExtraWhitespaces,
       dropsLeadingSpaces: this.removeExtraWhitespaces,
@@ -184,7 +191,7 @@ export class SentencePieceCodec implements Codec {
   /** Byte tokens, or one unknown token for a run of unknown characters. */
   private emitUnknown(codePoint: number, ids: number[]): void {
     if (this.byteIds) {
-      for (const byte of Buffer.from(String.fromCodePoint(codePoint))) ids.push(this.byteIds[byte]);
+      for (const byte of utf8BytesOf(codePoint)) ids.push(this.byteIds[byte]);
     } else if (ids.at(-1) !== this.unkId) {
       ids.push(this.unkId!);
     }
@@ -219,6 +226,8 @@ export class SentencePieceCodec implements Codec {
 interface DecoderSettings {
   pieces: readonly string[];
   types: Int32Array;
+  /** Of byte tokens: their byte. */
+  bytes: ReadonlyMap<number, number>;
   unknownSurface: string;
   dropsFirstSpace: boolean;
   dropsLeadingSpaces: boolean;
@@ -236,7 +245,7 @@ class SentencePieceDecoder implements ContextDecoder {
     checkTokenId(id, pieces.length);
     const type = types[id];
     if (type === PieceType.byte) {
-      const text = this.bytes.push(byteOfPiece(pieces[id])!);
+      const text = this.bytes.push(this.settings.bytes.get(id)!);
       if (text.length > 0) this.atStart = false;
       return text;
     }

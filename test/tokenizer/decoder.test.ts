@@ -120,3 +120,15 @@ describe('streaming', () => {
     }
   });
 });
+
+test('every character survives as byte tokens', () => {
+  for (let codePoint = 0; codePoint <= 0x10ffff; codePoint += codePoint < 0x3000 ? 1 : 61) {
+    if (codePoint >= 0xd800 && codePoint <= 0xdfff) continue;
+    const text = String.fromCodePoint(codePoint);
+    const ids = bytes(...Buffer.from(text));
+    if (demo.decode(ids) !== text) throw new Error(`U+${codePoint.toString(16)}`);
+    const plain = demo.encode(text).slice(1);
+    if (plain[0] <= 258 && plain.join() !== ids.join()) throw new Error(`${plain} for ${ids}`);
+  }
+  expect(demo.decode(bytes(...Buffer.from('\u{10ffff}')))).toBe('\u{10ffff}');
+});

@@ -1,5 +1,5 @@
 /**
- * UTF-8 decoding byte by byte, as SentencePiece decodes byte tokens: each byte that is not part of a
+ * UTF-8, character by character: decoding byte by byte, as SentencePiece decodes byte tokens: each byte that is not part of a
  * valid character becomes one U+FFFD. (`TextDecoder` makes one of each longest valid beginning.)
  */
 
@@ -23,6 +23,28 @@ function maySecond(first: number, second: number): boolean {
   return second >= 0x80 && second <= 0xbf;
 }
 
+const ASCII = Array.from({ length: 0x80 }, (_, code) => String.fromCharCode(code));
+
+const { fromCodePoint } = String;
+
+/** The bytes of one character. */
+export function utf8BytesOf(codePoint: number): number[] {
+  const tail = (shift: number) => 0x80 | ((codePoint >> shift) & 0x3f);
+  if (codePoint < 0x80) return [codePoint];
+  if (codePoint < 0x800) return [0xc0 | (codePoint >> 6), tail(0)];
+  if (codePoint < 0x10000) return [0xe0 | (codePoint >> 12), tail(6), tail(0)];
+  return [0xf0 | (codePoint >> 18), tail(12), tail(6), tail(0)];
+}
+
+/** The character of a valid sequence of two to four bytes. */
+function textOfCharacter(bytes: readonly number[]): string {
+  let codePoint = bytes[0] & (0xff >> (bytes.length + 1));
+  for (let index = 1; index < bytes.length; index++) {
+    codePoint = (codePoint << 6) | (bytes[index] & 0x3f);
+  }
+  return fromCodePoint(codePoint);
+}
+
 export class Utf8Decoder {
   /** The beginning of a character, so far valid: at most three bytes. */
   private pending: number[] = [];
@@ -30,6 +52,7 @@ export class Utf8Decoder {
   /** Adds a byte and gives the text that is now certain. */
   push(byte: number): string {
     const { pending } = this;
+    if (byte < 0x80 && pending.length === 0) return ASCII[byte];
     pending.push(byte);
     let text = '';
     while (pending.length > 0) {
@@ -40,7 +63,7 @@ export class Utf8Decoder {
       } else if (pending.length < length) {
         break;
       } else {
-        text += Buffer.from(pending).toString('utf8');
+        text += textOfCharacter(pending);
         pending.length = 0;
       }
     }

@@ -1,6 +1,7 @@
 /**
- * UTF-8, character by character: decoding byte by byte, as SentencePiece decodes byte tokens: each byte that is not part of a
- * valid character becomes one U+FFFD. (`TextDecoder` makes one of each longest valid beginning.)
+ * UTF-8, character by character. Decoding is as SentencePiece decodes byte tokens: each byte that is
+ * not part of a valid character becomes one U+FFFD. (`TextDecoder` makes one of each longest valid
+ * beginning.)
  */
 
 const REPLACEMENT = '\ufffd';
@@ -36,8 +37,9 @@ export function utf8BytesOf(codePoint: number): number[] {
   return [0xf0 | (codePoint >> 18), tail(12), tail(6), tail(0)];
 }
 
-/** The character of a valid sequence of two to four bytes. */
+/** The character of a valid sequence of bytes. */
 function textOfCharacter(bytes: readonly number[]): string {
+  if (bytes.length === 1) return ASCII[bytes[0]];
   let codePoint = bytes[0] & (0xff >> (bytes.length + 1));
   for (let index = 1; index < bytes.length; index++) {
     codePoint = (codePoint << 6) | (bytes[index] & 0x3f);

@@ -13,141 +13,11 @@
 #include <utility>
 
 #include "cpu/avx2.h"
+#include "cpu/avx2_formats.h"
 #include "cpu/layout.h"
-
-#define ALWAYS_INLINE inline __attribute__((always_inline))
 
 namespace altiplano::cpu::avx2 {
 namespace {
-
-// --- weight formats -----------------------------------------------------------------------------
-// A format reads a block of a tile. step(k) loads the 8 columns from k (a multiple of 8) on, and
-// column<j>(step) gives one of them, 8 rows; w = scale() * column.
-//
-// Quantized columns come as (q - zero) * 2^24, exact, since a byte reaches the top of a 32-bit lane
-// by one shuffle, sign and all; scale() makes up for it. (So sums overflow at |x| of 1e28 or so.)
-
-constexpr int kPrefetchBytes = 2048;
-// Fetches a step that comes some steps later. (Fetching behind the end is harmless.)
-template <int step_bytes>
-ALWAYS_INLINE void prefetch_later(const uint8_t* step) {
-  for (int at = 0; at < step_bytes; at += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(step + kPrefetchBytes + at), _MM_HINT_T0);
-  }
-}
-
-struct F32 {
-  struct Step {
-    const float* at;
-  };
-  const uint8_t* block;
-  ALWAYS_INLINE F32(const uint8_t* block, const TileLayout&) : block(block) {}
-  ALWAYS_INLINE __m256 scale() const { return _mm256_set1_ps(1.f); }
-  ALWAYS_INLINE void prefetch(int k) const { prefetch_later<256>(block + k * 32); }
-  ALWAYS_INLINE Step step(int k) const {
-    return {reinterpret_cast<const float*>(block) + k * kTileRows};
-  }
-  template <int j>
-  ALWAYS_INLINE __m256 column(const Step& step) const {
-    return _mm256_loadu_ps(step.at + j * kTileRows);
-  }
-};
-
-template <bool bf16>
-struct Float16Bits {
-  struct Step {
-    const __m128i* at;
-  };
-  const uint8_t* block;
-  ALWAYS_INLINE Float16Bits(const uint8_t* block, const TileLayout&) : block(block) {}
-  ALWAYS_INLINE __m256 scale() const { return _mm256_set1_ps(1.f); }
-  ALWAYS_INLINE void prefetch(int k) const { prefetch_later<128>(block + k * 16); }
-  ALWAYS_INLINE Step step(int k) const { return {reinterpret_cast<const __m128i*>(block) + k}; }
-  template <int j>
-  ALWAYS_INLINE __m256 column(const Step& step) const {
-    const __m128i bits = _mm_loadu_si128(step.at + j);
-    if (!bf16) return _mm256_cvtph_ps(bits);
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
-  }
-};
-
-ALWAYS_INLINE __m256i load(const uint8_t* p) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-}
-
-// Byte i of each 32-bit lane, moved to the lane's top.
-template <int i>
-ALWAYS_INLINE __m256i byte_to_top(__m256i words) {
-  constexpr int kZero = 0x80;
-  const auto lane = [](int r) { return (r * 4 + i) << 24 | kZero << 16 | kZero << 8 | kZero; };
-  return _mm256_shuffle_epi8(words, _mm256_setr_epi32(lane(0), lane(1), lane(2), lane(3), lane(0),
-                                                      lane(1), lane(2), lane(3)));
-}
-
-ALWAYS_INLINE __m256 quantized_scale(const uint8_t* block) {
-  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(block));
-  return _mm256_mul_ps(_mm256_cvtph_ps(bits), _mm256_set1_ps(0x1p-24f));
-}
-
-template <bool zero_points>
-struct Int8 {
-  struct Step {
-    __m256i words[2];  // columns 0-3 and 4-7
-  };
-  const uint8_t* block;
-  const uint8_t* data;
-  __m256i zero;  // times 2^24
-  ALWAYS_INLINE Int8(const uint8_t* block, const TileLayout& layout)
-      : block(block), data(block + layout.data_at), zero(_mm256_setzero_si256()) {
-    if (!zero_points) return;
-    const __m128i bytes =
-        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(block + layout.zeros_at));
-    zero = _mm256_cvtepi8_epi32(bytes);
-  }
-  ALWAYS_INLINE __m256 scale() const { return quantized_scale(block); }
-  ALWAYS_INLINE void prefetch(int k) const { prefetch_later<64>(data + k / 4 * kStepBytes); }
-  ALWAYS_INLINE Step step(int k) const {
-    const uint8_t* p = data + k / 4 * kStepBytes;
-    return {{load(p), load(p + kStepBytes)}};
-  }
-  template <int j>
-  ALWAYS_INLINE __m256 column(const Step& step) const {
-    const __m256i top = byte_to_top<j % 4>(step.words[j / 4]);
-    if (!zero_points) return _mm256_cvtepi32_ps(top);
-    // q - zero has 9 bits and a sign: too many for the top byte.
-    const __m256i difference = _mm256_sub_epi32(_mm256_srai_epi32(top, 24), zero);
-    return _mm256_mul_ps(_mm256_cvtepi32_ps(difference), _mm256_set1_ps(0x1p24f));
-  }
-};
-
-template <bool zero_points>
-struct Int4 {
-  struct Step {
-    __m256i even, odd;  // columns 0 2 4 6 and 1 3 5 7 as signed bytes q - zero
-  };
-  const uint8_t* block;
-  const uint8_t* data;
-  __m256i zero;  // in every byte of the row's lane
-  ALWAYS_INLINE Int4(const uint8_t* block, const TileLayout& layout)
-      : block(block), data(block + layout.data_at), zero(_mm256_set1_epi8(kInt4DefaultZero)) {
-    if (!zero_points) return;
-    const __m128i bytes =
-        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(block + layout.zeros_at));
-    zero = _mm256_mullo_epi32(_mm256_cvtepu8_epi32(bytes), _mm256_set1_epi32(0x01010101));
-  }
-  ALWAYS_INLINE __m256 scale() const { return quantized_scale(block); }
-  ALWAYS_INLINE void prefetch(int k) const { prefetch_later<32>(data + k / 8 * kStepBytes); }
-  ALWAYS_INLINE Step step(int k) const {
-    const __m256i words = load(data + k / 8 * kStepBytes);
-    const __m256i low = _mm256_set1_epi8(15);
-    return {_mm256_sub_epi8(_mm256_and_si256(words, low), zero),
-            _mm256_sub_epi8(_mm256_and_si256(_mm256_srli_epi16(words, 4), low), zero)};
-  }
-  template <int j>
-  ALWAYS_INLINE __m256 column(const Step& step) const {
-    return _mm256_cvtepi32_ps(byte_to_top<j / 2>(j % 2 ? step.odd : step.even));
-  }
-};
 
 // --- up to four tokens ---------------------------------------------------------------------------
 
@@ -162,45 +32,54 @@ ALWAYS_INLINE void each(F f) {
   each(std::make_integer_sequence<int, n>{}, f);
 }
 
-// The block's columns of `tiles` (1 .. 4) neighbouring tiles times x [tokens][columns];
+// sum + the first n (1 .. 7) columns of the step at k times x: the end of a row whose length is no
+// multiple of 8. Rare, so kept apart and small.
+template <class Format>
+__attribute__((noinline)) __m256 add_last_columns(const Format& format, int k, int n,
+                                                  const float* x, __m256 sum) {
+  const typename Format::Step step = format.step(k);
+  __m256 columns[8];
+  each<8>([&]<int j>() { columns[j] = format.template column<j>(step); });
+  for (int j = 0; j < n; ++j) {
+    sum = _mm256_fmadd_ps(columns[j], _mm256_broadcast_ss(x + j), sum);
+  }
+  return sum;
+}
+
+// The block's columns of `tiles` (1, 2 or 4) neighbouring tiles times x [tokens][columns];
 // totals[tile * tokens + token] += the product. For each column all chains in turn, so that a
 // processor's window always holds all of them.
 template <class Format, int tiles, int tokens>
 ALWAYS_INLINE void multiply_block(const uint8_t* block, size_t tile_bytes, const TileLayout& layout,
                                   int columns, const float* x, int64_t ldx, __m256* totals) {
-  const auto format = [&](int i) __attribute__((always_inline)) {
-    return Format(block + (i < tiles ? i : 0) * tile_bytes, layout);
-  };
-  const Format formats[4] = {format(0), format(1), format(2), format(3)};
+  const auto format = [&](int i) { return Format(block + i % tiles * tile_bytes, layout); };
+  const Format formats[4] = {format(0), format(1), format(2),
+                             format(3)};  // the first `tiles` count
   __m256 sums[tiles * tokens];
-  each<tiles * tokens>([&]<int i>()
-                           __attribute__((always_inline)) { sums[i] = _mm256_setzero_ps(); });
-  const auto step = [&](int k, int n) __attribute__((always_inline)) {
+  each<tiles * tokens>([&]<int i>() { sums[i] = _mm256_setzero_ps(); });
+  int k = 0;
+  for (; k + 8 <= columns; k += 8) {
     typename Format::Step steps[tiles];
-    each<tiles>([&]<int i>() __attribute__((always_inline)) {
+    each<tiles>([&]<int i>() {
       formats[i].prefetch(k);
       steps[i] = formats[i].step(k);
     });
-    each<8>([&]<int j>() __attribute__((always_inline)) {
-      if (j >= n) return;
+    each<8>([&]<int j>() {
       __m256 xs[tokens];
-      each<tokens>([&]<int t>() __attribute__((always_inline)) {
-        xs[t] = _mm256_broadcast_ss(x + t * ldx + k + j);
-      });
-      each<tiles>([&]<int i>() __attribute__((always_inline)) {
+      each<tokens>([&]<int t>() { xs[t] = _mm256_broadcast_ss(x + t * ldx + k + j); });
+      each<tiles>([&]<int i>() {
         const __m256 w = formats[i].template column<j>(steps[i]);
-        each<tokens>([&]<int t>() __attribute__((always_inline)) {
-          __m256& sum = sums[i * tokens + t];
-          sum = _mm256_fmadd_ps(w, xs[t], sum);
+        each<tokens>([&]<int t>() {
+          sums[i * tokens + t] = _mm256_fmadd_ps(w, xs[t], sums[i * tokens + t]);
         });
       });
     });
-  };
-  int k = 0;
-  for (; k + 8 <= columns; k += 8) step(k, 8);
-  if (k < columns) step(k, columns - k);
-  each<tiles * tokens>([&]<int i>() __attribute__((always_inline)) {
-    totals[i] = _mm256_fmadd_ps(formats[i / tokens].scale(), sums[i], totals[i]);
+  }
+  each<tiles * tokens>([&]<int i>() {
+    const Format& f = formats[i / tokens];
+    __m256 sum = sums[i];
+    if (k < columns) sum = add_last_columns(f, k, columns - k, x + i % tokens * ldx + k, sum);
+    totals[i] = _mm256_fmadd_ps(f.scale(), sum, totals[i]);
   });
 }
 
@@ -226,21 +105,21 @@ void multiply_tiles(const uint8_t* tile, size_t tile_bytes, const TileLayout& la
   for (int t = 0; t < tokens; ++t) memcpy(y + t * ldy, edge[t], bytes);
 }
 
-// All tiles, `together` at a time.
+// All tiles, `together` at a time; what is left over is computed tile by tile.
 template <class Format, int together, int tokens>
 void stream_tiles(const PackedMatrix& w, const TileLayout& layout, int64_t tile_begin,
                   int64_t tile_end, const float* x, int64_t ldx, float* y, int64_t ldy) {
-  for (int64_t tile = tile_begin; tile < tile_end;) {
-    const uint8_t* data = w.data + tile * w.tile_bytes;
+  int64_t tile = tile_begin;
+  for (; tile + together <= tile_end; tile += together) {
     const int64_t row = tile * kTileRows;
-    if (tile_end - tile >= together) {
-      multiply_tiles<Format, together, tokens>(data, w.tile_bytes, layout, w.cols, w.rows - row, x,
-                                               ldx, y + row, ldy);
-      tile += together;
-    } else {
-      multiply_tiles<Format, 1, tokens>(data, w.tile_bytes, layout, w.cols, w.rows - row, x, ldx,
-                                        y + row, ldy);
-      ++tile;
+    multiply_tiles<Format, together, tokens>(w.data + tile * w.tile_bytes, w.tile_bytes, layout,
+                                             w.cols, w.rows - row, x, ldx, y + row, ldy);
+  }
+  for (; tile < tile_end; ++tile) {
+    const int64_t row = tile * kTileRows;
+    for (int t = 0; t < tokens; ++t) {
+      multiply_tiles<Format, 1, 1>(w.data + tile * w.tile_bytes, w.tile_bytes, layout, w.cols,
+                                   w.rows - row, x + t * ldx, ldx, y + t * ldy + row, ldy);
     }
   }
 }
@@ -422,7 +301,7 @@ void multiply(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, const
   if (tokens == 1) {
     stream_tiles<Format, 4, 1>(w, layout, tile_begin, tile_end, x, ldx, y, ldy);
   } else if (tokens == 2) {
-    stream_tiles<Format, 4, 2>(w, layout, tile_begin, tile_end, x, ldx, y, ldy);
+    stream_tiles<Format, 2, 2>(w, layout, tile_begin, tile_end, x, ldx, y, ldy);
   } else if (tokens == 3) {
     stream_tiles<Format, 2, 3>(w, layout, tile_begin, tile_end, x, ldx, y, ldy);
   } else if (tokens == 4) {

@@ -61,6 +61,14 @@ void check(const ModelSpec& spec) {
     throw Error("ALTIPLANO_CHECKPOINT_UNSUPPORTED",
                 "heads must be a multiple of kvHeads, and headDim even");
   }
+  // In floating point, since the product may not fit into 64 bits: the cache must not come out
+  // small.
+  const double kv_bytes = 2. * sizeof(float) * kKvPageTokens * static_cast<double>(c.kv_pages) *
+                          c.head_dim * c.kv_heads * c.layers;
+  if (kv_bytes > 0x1p56) {
+    throw Error("ALTIPLANO_OUT_OF_MEMORY",
+                "a KV cache of " + std::to_string(kv_bytes) + " bytes fits no machine");
+  }
   if (!(c.rms_norm_eps >= 0) || !std::isfinite(c.rms_norm_eps)) {
     throw Error("ALTIPLANO_OUT_OF_RANGE", "rmsNormEps must be a finite number, 0 or more");
   }

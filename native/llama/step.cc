@@ -1,5 +1,6 @@
 #include "llama/step.h"
 
+#include <algorithm>
 #include <string>
 
 #include "util/error.h"
@@ -37,6 +38,15 @@ void check_starts(const char* what, const std::vector<int32_t>& starts, size_t c
   }
 }
 
+// Tokens store their keys and values at once, on several threads.
+void check_distinct_slots(std::vector<int32_t> slots) {
+  std::sort(slots.begin(), slots.end());
+  const auto twice = std::adjacent_find(slots.begin(), slots.end());
+  if (twice != slots.end()) {
+    throw Error("ALTIPLANO_INTERNAL", "step: two tokens have the slot " + std::to_string(*twice));
+  }
+}
+
 }  // namespace
 
 void check(const Batch& b, const Config& c, int64_t choices) {
@@ -51,6 +61,7 @@ void check(const Batch& b, const Config& c, int64_t choices) {
   check_each("tokens", b.tokens, -choices, c.vocab_size);
   check_each("positions", b.positions, 0, c.max_positions);
   check_each("slots", b.slots, 0, c.kv_pages * kKvPageTokens);
+  check_distinct_slots(b.slots);
 
   if (b.sequence_starts.empty()) check_size("sequenceStarts", 0, 2);
   const size_t sequences = b.sequence_starts.size() - 1;

@@ -24,6 +24,16 @@ class OpenFiles {
   std::map<std::string, std::unique_ptr<File>> files_;
 };
 
+// fn(); an Error then says which tensor it is about.
+template <class Fn>
+auto about(const TensorSpec& tensor, const Fn& fn) -> decltype(fn()) {
+  try {
+    return fn();
+  } catch (const Error& e) {
+    throw Error(e.code(), "tensor " + tensor.name + ": " + e.what());
+  }
+}
+
 // A matrix in a file, with its rows in the file's order.
 class FileMatrix : public MatrixSource {
  public:
@@ -102,7 +112,7 @@ class Loader {
     std::vector<MatrixPart> parts;
     for (size_t i = 0; i < tensors.size(); ++i) {
       const TensorSpec& t = *tensors[i];
-      const File& file = files_.open(t.file);
+      const File& file = open(t);
       if (i < rotary && spec_.config.interleaved_rotary) {
         sources.push_back(std::make_unique<InterleavedMatrix>(t, file, spec_.config.head_dim));
       } else {
@@ -115,8 +125,9 @@ class Loader {
 
   // Norm weights are kept in f32 whatever the file has.
   std::unique_ptr<Buffer> vector(const TensorSpec& t) {
+    const File& file = open(t);
     std::vector<uint8_t> raw(t.size_bytes);
-    files_.open(t.file).read_at(t.offset, raw.data(), raw.size());
+    about(t, [&] { file.read_at(t.offset, raw.data(), raw.size()); });
     std::vector<float> values(static_cast<size_t>(t.cols));
     backend_.to_float(t.type, raw.data(), t.cols, values.data());
     for (int64_t i = 0; i < t.cols; ++i) {
@@ -127,6 +138,10 @@ class Loader {
     }
     monitor_.done_bytes += static_cast<int64_t>(t.size_bytes);
     return backend_.upload(values.data(), t.cols);
+  }
+
+  const File& open(const TensorSpec& t) {
+    return about(t, [&]() -> const File& { return files_.open(t.file); });
   }
 
   const ModelSpec& spec_;
@@ -158,6 +173,7 @@ uint64_t Weights::bytes() const {
 }
 
 Weights load_weights(const ModelSpec& spec, Backend& backend, LoadMonitor& monitor) {
+  monitor.done_bytes = 0;
   monitor.total_bytes = file_bytes(spec);
   return Loader(spec, backend, monitor).load();
 }

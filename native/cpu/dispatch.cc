@@ -32,7 +32,8 @@ bool has_avx2() {
 std::vector<const Kernels*> available_kernels() {
   std::vector<const Kernels*> tables = {&portable_kernels()};
 #if defined(ALTIPLANO_X86)
-  if (has_avx2()) tables.push_back(&avx2_kernels());
+  static const bool kAvx2 = has_avx2();  // once: cpuid is slow in a virtual machine
+  if (kAvx2) tables.push_back(&avx2_kernels());
 #endif
   return tables;
 }

@@ -106,7 +106,7 @@ export interface Part {
 
 /** A loaded engine whose steps a test plans itself. Every row comes whole. */
 export class Driver {
-  /** The most sequences, and the most rows of different sequences, that a step had. */
+  /** The most sequences that shared a step. */
   mostSequencesInStep = 0;
   readonly #engine: NativeEngine;
   readonly #plan: LoadPlan;
@@ -158,7 +158,10 @@ export class Driver {
     for (const { sequence, tokens } of parts) sequence.cachedTokens += tokens.length;
     this.mostSequencesInStep = Math.max(this.mostSequencesInStep, plan.sequenceStarts.length - 1);
     let row = 0;
-    return stretches.map(({ rows }) => results.slice(row, (row += rows.length)));
+    return stretches.map(({ rows }) => {
+      row += rows.length;
+      return results.slice(row - rows.length, row);
+    });
   }
 
   /** The logits of every token, computed alone in one step. */

@@ -1,0 +1,79 @@
+/** What int8 and int4 weights lose, and that bf16 loses nothing: perplexities and chat answers. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, expect, test } from '@jest/globals';
+import { Llama, type LoadOptions } from '../../lib/index.js';
+import { demoFolder, describeModels, report } from './support.js';
+
+interface ChatCase {
+  messages: { role: 'system' | 'user' | 'assistant'; content: string }[];
+  expect: string;
+}
+
+const { cases }: { cases: ChatCase[] } = JSON.parse(
+  readFileSync(join(demoFolder, 'chat-eval.json'), 'utf8'),
+);
+
+/** The model's answers, asked all at once; surrounding white space removed. */
+async function answers(llama: Llama, asked: readonly ChatCase[]): Promise<string[]> {
+  const results = await Promise.all(
+    asked.map(({ messages }) => llama.chat(messages, { temperature: 0, maxTokens: 100 }).result),
+  );
+  return results.map(({ text }) => text.trim());
+}
+
+const formats: LoadOptions[] = (['int8', 'int4'] as const).flatMap((weights) =>
+  ([32, 64, 128] as const).flatMap((weightGroup) =>
+    [false, true].map((zeroPoints) => ({ weights, weightGroup, zeroPoints })),
+  ),
+);
+
+const losses: Record<string, string | number>[] = [];
+afterAll(() => report('weights in int8 and int4', losses));
+
+test('bf16: every answer of chat-eval.json, asked all at once and alone', async () => {
+  const llama = await Llama.load(demoFolder, { weights: 'bf16' });
+  const together = await answers(llama, cases);
+  expect(cases).toHaveLength(150);
+  expect(together).toEqual(cases.map((each) => each.expect));
+  expect(llama.stats.mostSequencesInStep).toBeGreaterThan(10);
+  losses.push({ model: 'demo', weights: 'bf16', 'chat answers': `${together.length} of 150` });
+
+  for (const each of cases.filter((_, i) => i % 15 === 0)) {
+    expect(await answers(llama, [each])).toEqual([each.expect]);
+  }
+  await llama.dispose();
+}, 120_000);
+
+describeModels('quantized weights', ({ name, folder, golden }) => {
+  // Random weights have no likely text, and no answers.
+  if (name === 'random-gqa8') return test.skip('skipped: random weights predict nothing', () => {});
+
+  test.each(formats)(
+    '$weights, group $weightGroup, zero points $zeroPoints',
+    async (options) => {
+      const llama = await Llama.load(folder, options);
+      const { perplexity } = await llama.perplexity(golden.perplexity.text);
+      const loss = perplexity / golden.perplexity.value - 1;
+      const row: Record<string, string | number> = {
+        model: name,
+        weights: options.weights!,
+        group: options.weightGroup!,
+        'zero points': String(options.zeroPoints),
+        perplexity: perplexity.toFixed(4),
+        loss: `${(100 * loss).toFixed(2)} %`,
+      };
+      losses.push(row);
+      // Sanity, no more: what is usual for these widths, and far from what a wrong scale would give.
+      expect(Math.abs(loss)).toBeLessThan(options.weights === 'int8' ? 0.02 : 0.5);
+      if (name === 'demo') {
+        const found = await answers(llama, cases);
+        const right = found.filter((answer, i) => answer === cases[i]!.expect).length;
+        row['chat answers'] = `${right} of ${cases.length}`;
+        expect(right).toBeGreaterThan(options.weights === 'int8' ? 140 : 75);
+      }
+      await llama.dispose();
+    },
+    120_000,
+  );
+});

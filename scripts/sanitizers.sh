@@ -9,18 +9,21 @@ cd "$(dirname "$0")/.."
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export TSAN_OPTIONS=halt_on_error=1
 jobs=$(nproc)
+# Test suites whose native paths the instrumented addon runs.
+suites=(test/kernels test/addon)
 
-# build FOLDER SANITIZERS TARGETS... - the native tests
+# build FOLDER SANITIZERS TARGETS... - native tests, and the addon as build/<configuration>/*.node:
+# a configuration of its own keeps that apart from build/Release.
 build() {
-  cmake -S . -B "$1" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DALTIPLANO_TESTS=ON \
-    -DALTIPLANO_SANITIZE="$2" >/dev/null
+  cmake -S . -B "$1" -DCMAKE_BUILD_TYPE=Sanitized -DALTIPLANO_TESTS=ON -DALTIPLANO_SANITIZE="$2" \
+    -DCMAKE_JS_INC="$(node -p 'require("node-api-headers").include_dir')" >/dev/null
   cmake --build "$1" --parallel "$jobs" --target "${@:3}"
 }
 
 asan() {
   build build/asan address,undefined kernels_test engine_test
   # Leaks count too: the native tests have no Node around them.
-  ASAN_OPTIONS=detect_leaks=1 build/asan/kernels_test
+  ASAN_OPTIONS=detect_leaks=1 build/asan/kernels_test --quick
   ASAN_OPTIONS=detect_leaks=1 build/asan/engine_test
 }
 
@@ -31,23 +34,19 @@ tsan() {
 }
 
 addon() {
-  # CMake writes the addon to build/<configuration>: the name keeps it apart from build/Release.
-  cmake -S . -B build/cmake-sanitized -DCMAKE_BUILD_TYPE=Sanitized \
-    -DALTIPLANO_SANITIZE=address,undefined \
-    -DCMAKE_JS_INC="$(node -p 'require("node-api-headers").include_dir')" >/dev/null
-  cmake --build build/cmake-sanitized --parallel "$jobs"
+  build build/asan address,undefined altiplano
   # node-gyp-build looks for build/Release below $ALTIPLANO_PREBUILD.
   local folder="$PWD/build/sanitized-package"
   mkdir -p "$folder/build/Release"
   cp build/Sanitized/altiplano.node "$folder/build/Release/"
   local compiler libraries
-  compiler=$(sed -n 's/^CMAKE_CXX_COMPILER:[A-Z]*=//p' build/cmake-sanitized/CMakeCache.txt)
+  compiler=$(sed -n 's/^CMAKE_CXX_COMPILER:[A-Z]*=//p' build/asan/CMakeCache.txt)
   libraries="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libubsan.so)"
   # V8 never frees all it holds at exit, so leaks cannot be told from that here.
   ALTIPLANO_PREBUILD="$folder" LD_PRELOAD="$libraries" \
     ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
-    node --experimental-vm-modules node_modules/jest/bin/jest.js --runInBand --forceExit \
-    --testTimeout=600000 ${ALTIPLANO_SANITIZED_SUITES:-test/native test/kernels.test.ts test/llama.test.ts}
+    node --experimental-vm-modules --disable-warning=ExperimentalWarning \
+    node_modules/jest/bin/jest.js --runInBand --testTimeout=600000 "${suites[@]}"
 }
 
 for section in "${@:-asan tsan addon}"; do

@@ -35,9 +35,8 @@ export class GenerateTask implements Task {
   readonly #stops: StopStrings;
   readonly #generated: number[] = [];
   readonly #logprobs: TokenLogprobs[] = [];
-  /** What was asked of the last row; kept when the row is to be asked again for all of it. */
+  /** What is asked of the row that chooses the next token. */
   #request: RowRequest | undefined;
-  #wantsFullRow = false;
   #text: string[] = [];
   #isOver = false;
   readonly #submittedAt = performance.now();
@@ -76,21 +75,20 @@ export class GenerateTask implements Task {
 
   wanted(_begin: number, end: number): WantedRow[] {
     if (end < this.tokens.length) return [];
-    if (this.#wantsFullRow) {
-      this.#request = { ...this.#request!, fullRow: true };
-    } else {
-      this.#request = this.#sampler.request({
-        prompt: this.#setup.prompt,
-        generated: this.#generated,
-      });
-    }
+    this.#request ??= this.#nextRequest();
     return [{ position: end - 1, request: this.#request }];
+  }
+
+  #nextRequest(): RowRequest {
+    return this.#sampler.request({ prompt: this.#setup.prompt, generated: this.#generated });
   }
 
   accept([row]: RowResult[]): 'more' | 'again' | 'done' {
     const choice = this.#sampler.choose(row!, this.#request!, this.#generated.length);
-    this.#wantsFullRow = choice === 'full-row';
-    if (choice === 'full-row') return 'again';
+    if (choice === 'full-row') {
+      this.#request = { ...this.#request!, fullRow: true };
+      return 'again';
+    }
     if (this.#generated.length === 0) this.#firstTokenAt = performance.now();
 
     const { options, endIds, mostNewTokens, decoder } = this.#setup;
@@ -102,6 +100,8 @@ export class GenerateTask implements Task {
     this.#write(text);
     if (stopped) return this.#finish('stop');
     if (this.#generated.length >= mostNewTokens) return this.#finish('length');
+    // Here rather than in `wanted`: between answers the scheduler lets the event loop run.
+    this.#request = this.#nextRequest();
     return 'more';
   }
 

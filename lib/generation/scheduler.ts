@@ -5,6 +5,7 @@
  * pushes the youngest one back, which is recomputed later. Logits do not depend on the batch, so that
  * none of this changes a text.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { AltiplanoError } from '../errors.js';
 import { fromNative, type NativeEngine } from '../native.js';
 import { PagePool } from './pages.js';
@@ -30,6 +31,11 @@ const LONE_STEP_MS = 1000;
 const LEAST_PROMPT_TOKENS = 16;
 /** While the speed is not known. */
 const FIRST_PROMPT_TOKENS = 64;
+/**
+ * Sampling for many sequences, from whole rows or with penalties over a long text, takes tens of
+ * milliseconds a step: after this long the event loop gets its turn.
+ */
+const SYNCHRONOUS_MS = 4;
 
 /** A task with its place in the KV cache. */
 interface Sequence {
@@ -69,6 +75,9 @@ export class Scheduler {
   readonly #sequences = new Map<Task, Sequence>();
   #inFlight: readonly StepItem[] = [];
   #loop: Promise<void> | undefined;
+  /** Whether something came or changed since the loop last looked. */
+  #isWoken = false;
+  #closed: { reason: unknown } | undefined;
   #arrivals = 0;
   #steps = 0;
   #mostSequencesInStep = 0;
@@ -99,8 +108,12 @@ export class Scheduler {
     return this.#pool.size * this.#options.pageTokens;
   }
 
-  /** Queues a task, which must fit into {@link capacityTokens}. */
+  /** Queues a task, which must fit into {@link capacityTokens}; fails it after {@link close}. */
   add(task: Task): void {
+    if (this.#closed !== undefined) {
+      task.fail(this.#closed.reason);
+      return;
+    }
     const sequence: Sequence = {
       task,
       arrival: this.#arrivals++,
@@ -131,8 +144,9 @@ export class Scheduler {
     this.#wake(); // its pages may let others in
   }
 
-  /** Fails every task, and resolves when no step runs any more. */
+  /** Fails every task, those to come as well, and resolves when no step runs any more. */
   async close(reason: unknown): Promise<void> {
+    this.#closed ??= { reason };
     for (const { task } of [...this.#sequences.values()]) {
       this.remove(task);
       task.fail(reason);
@@ -154,21 +168,19 @@ export class Scheduler {
   }
 
   #wake(): void {
+    this.#isWoken = true;
     this.#loop ??= this.#run().finally(() => {
       this.#loop = undefined;
       // Something may have come while the loop ended.
-      if (this.#hasWork()) this.#wake();
+      if (this.#isWoken) this.#wake();
     });
-  }
-
-  #hasWork(): boolean {
-    return [...this.#waiting, ...this.#running].some(({ task }) => !task.isPaused);
   }
 
   async #run(): Promise<void> {
     await undefined; // callers of the same turn of the event loop share the first step
     try {
       for (;;) {
+        this.#isWoken = false;
         this.#admit();
         const items = this.#planStep();
         if (items.length === 0) return;
@@ -206,7 +218,12 @@ export class Scheduler {
   /** What the next step computes: the next token of each sequence first, then prompts. */
   #planStep(): StepItem[] {
     const items: StepItem[] = [];
-    let budget = this.#options.maxStepTokens;
+    const { maxStepTokens } = this.#options;
+    const isPrompt = (s: Sequence) => !s.task.isPaused && uncached(s) > 1;
+    // Prompts get on however many sequences decode.
+    let budget = this.#running.some(isPrompt)
+      ? maxStepTokens - Math.min(LEAST_PROMPT_TOKENS, maxStepTokens >> 1)
+      : maxStepTokens;
     const decoding = this.#running.filter((s) => !s.task.isPaused && uncached(s) === 1);
     // Where not all fit into a step, those that came last start the next one.
     if (decoding.length > budget)
@@ -217,13 +234,9 @@ export class Scheduler {
       items.push(this.#item(sequence, 1));
       budget--;
     }
-    budget = Math.min(budget, this.#promptBudget(items.length > 0));
-    for (const sequence of this.#running) {
-      if (budget === 0) break;
-      if (sequence.task.isPaused || uncached(sequence) <= 1) continue;
-      const tokens = Math.min(budget, uncached(sequence));
+    budget = Math.min(maxStepTokens - items.length, this.#promptBudget(items.length > 0));
+    for (const [sequence, tokens] of sharePrompts(this.#running.filter(isPrompt), budget)) {
       items.push(this.#item(sequence, tokens));
-      budget -= tokens;
     }
     // A preemption for a later sequence may have taken the pages of an earlier item.
     return items.filter((item) => item.sequence.pages.length > 0);
@@ -292,7 +305,12 @@ export class Scheduler {
     this.#learnSpeed(items, performance.now() - start);
 
     let row = 0;
+    let turnEnds = performance.now() + SYNCHRONOUS_MS;
     for (const { sequence, begin, tokens, rows } of items) {
+      if (performance.now() >= turnEnds) {
+        await nextTurn(); // tasks may be added and removed meanwhile
+        turnEnds = performance.now() + SYNCHRONOUS_MS;
+      }
       const answers = results.slice(row, row + rows.length);
       row += rows.length;
       if (!this.#sequences.has(sequence.task)) continue; // removed meanwhile
@@ -329,6 +347,26 @@ export class Scheduler {
     this.#msPerPromptToken =
       this.#msPerPromptToken === 0 ? sample : 0.7 * this.#msPerPromptToken + 0.3 * sample;
   }
+}
+
+/**
+ * How many tokens of each prompt a step computes. They share evenly, so that none waits for a longer
+ * one to end; what the short ones leave goes to the others.
+ * @param prompts in order of arrival
+ */
+function sharePrompts(prompts: readonly Sequence[], budget: number): Map<Sequence, number> {
+  const shares = new Map<Sequence, number>();
+  // With too little for all, the oldest come first: they are sure to get on.
+  const order =
+    budget < prompts.length ? prompts : prompts.toSorted((a, b) => uncached(a) - uncached(b));
+  let left = budget;
+  for (const [i, sequence] of order.entries()) {
+    if (left === 0) break;
+    const tokens = Math.min(uncached(sequence), Math.ceil(left / (order.length - i)));
+    shares.set(sequence, tokens);
+    left -= tokens;
+  }
+  return shares;
 }
 
 /** Tokens that are known but not computed. */

@@ -47,7 +47,11 @@ export interface GenerationResult {
  * iteration has many unread pieces, the request pauses; leaving the iteration early aborts it.
  */
 export interface Generation extends AsyncIterable<string> {
-  /** Resolves when the request ends, `abort` included; rejects if it fails. */
+  /**
+   * Resolves when the request ends, `abort` included; rejects if it fails. Who asks for it in the
+   * middle of an iteration may be waiting for it there, where nobody reads: the request then pauses
+   * no more.
+   */
   readonly result: Promise<GenerationResult>;
 }
 
@@ -57,12 +61,14 @@ const MOST_UNREAD_PIECES = 64;
 type Waiter = { resolve(result: IteratorResult<string>): void; reject(error: unknown): void };
 
 export class Output implements Generation {
-  readonly result: Promise<GenerationResult>;
+  readonly #result: Promise<GenerationResult>;
   #settle!: { resolve(result: GenerationResult): void; reject(error: unknown): void };
   readonly #pieces: string[] = [];
-  #waiters: Waiter[] = [];
+  readonly #waiters: Waiter[] = [];
   #isIterated = false;
   #isClosed = false;
+  /** Whether the reader may wait for the result instead of reading. */
+  #isAwaited = false;
   #failure: { error: unknown } | undefined;
   #resume: () => void = () => {};
   readonly #onLeave: () => void;
@@ -70,14 +76,26 @@ export class Output implements Generation {
   /** @param onLeave called when the reader leaves the iteration early */
   constructor(onLeave: () => void) {
     this.#onLeave = onLeave;
-    this.result = new Promise((resolve, reject) => {
+    this.#result = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
     });
   }
 
+  get result(): Promise<GenerationResult> {
+    const wasFull = this.isFull;
+    if (this.#isIterated) this.#isAwaited = true;
+    if (wasFull) this.#resume();
+    return this.#result;
+  }
+
   /** True while the reader is behind. Who does not iterate is never behind. */
   get isFull(): boolean {
-    return this.#isIterated && !this.#isClosed && this.#pieces.length >= MOST_UNREAD_PIECES;
+    return (
+      this.#isIterated &&
+      !this.#isAwaited &&
+      !this.#isClosed &&
+      this.#pieces.length >= MOST_UNREAD_PIECES
+    );
   }
 
   onResume(resume: () => void): void {
@@ -100,34 +118,44 @@ export class Output implements Generation {
   fail(error: unknown): void {
     this.#failure = { error };
     // The iteration reports it: a result that nobody reads is then no unhandled rejection.
-    if (this.#isIterated) this.result.catch(() => {});
+    if (this.#isIterated) this.#result.catch(() => {});
     this.#settle.reject(error);
     this.#close();
   }
 
   #close(): void {
     this.#isClosed = true;
-    for (const waiter of this.#waiters) {
-      if (this.#failure !== undefined) waiter.reject(this.#failure.error);
-      else waiter.resolve({ done: true, value: undefined });
-    }
-    this.#waiters = [];
+    const waiters = this.#waiters.splice(0);
+    const failure = waiters.length > 0 ? this.#takeFailure() : undefined;
+    if (failure !== undefined) waiters.shift()!.reject(failure.error);
+    for (const waiter of waiters) waiter.resolve({ done: true, value: undefined });
   }
 
-  [Symbol.asyncIterator](): AsyncIterator<string> {
+  /** The failure is reported once, then the iteration is over. */
+  #takeFailure(): { error: unknown } | undefined {
+    const failure = this.#failure;
+    this.#failure = undefined;
+    return failure;
+  }
+
+  [Symbol.asyncIterator](): AsyncIterableIterator<string> {
     if (this.#isIterated) {
       throw invalidArgument('a generation can be iterated once only', {
         hint: 'Await "result" for the whole text',
       });
     }
     this.#isIterated = true;
-    if (this.#failure !== undefined) this.result.catch(() => {});
+    if (this.#failure !== undefined) this.#result.catch(() => {});
     return {
       next: () => this.#next(),
       return: async () => {
-        this.#pieces.length = 0;
         if (!this.#isClosed) this.#onLeave();
+        this.#pieces.length = 0; // what leaving brought out is not read any more either
+        this.#failure = undefined;
         return { done: true, value: undefined };
+      },
+      [Symbol.asyncIterator]() {
+        return this;
       },
     };
   }
@@ -139,11 +167,8 @@ export class Output implements Generation {
       if (wasFull) this.#resume();
       return Promise.resolve({ done: false, value: piece });
     }
-    if (this.#failure !== undefined) {
-      const { error } = this.#failure;
-      this.#failure = undefined; // reported once, then the iteration is over
-      return Promise.reject(error);
-    }
+    const failure = this.#takeFailure();
+    if (failure !== undefined) return Promise.reject(failure.error);
     if (this.#isClosed) return Promise.resolve({ done: true, value: undefined });
     return new Promise((resolve, reject) => this.#waiters.push({ resolve, reject }));
   }

@@ -1,5 +1,10 @@
 #include "util/thread_pool.h"
 
+#include <string>
+#include <system_error>
+
+#include "util/error.h"
+
 namespace altiplano {
 namespace {
 
@@ -10,6 +15,8 @@ constexpr int kSpins = 2000;
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ __volatile__("yield");
 #endif
 }
 
@@ -27,6 +34,12 @@ void wait_while(const std::atomic<T>& value, T old) {
 ThreadPool::ThreadPool(int threads) {
   try {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+  } catch (const std::system_error&) {
+    const size_t started = workers_.size();
+    stop();
+    throw Error("ALTIPLANO_OUT_OF_MEMORY", "the system refuses more than " +
+                                               std::to_string(started) + " of " +
+                                               std::to_string(threads - 1) + " worker threads");
   } catch (...) {
     stop();
     throw;

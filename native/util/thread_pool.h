@@ -13,8 +13,8 @@ namespace altiplano {
 
 class ThreadPool {
  public:
-  // `threads` includes the caller: threads - 1 workers are started. Throws std::system_error if the
-  // system refuses a thread (those already started are joined).
+  // `threads` includes the caller: threads - 1 workers are started. Throws Error
+  // ALTIPLANO_OUT_OF_MEMORY if the system refuses a thread (those already started are joined).
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -31,11 +31,12 @@ class ThreadPool {
       return;
     }
     run(
-        items, [](const void* f, int64_t item) { (*static_cast<const Fn*>(f))(item); }, &fn);
+        items, [](const void* f, int64_t item) noexcept { (*static_cast<const Fn*>(f))(item); },
+        &fn);
   }
 
  private:
-  using Call = void (*)(const void* fn, int64_t item);
+  using Call = void (*)(const void* fn, int64_t item) noexcept;
 
   void run(int64_t items, Call call, const void* fn);
   void work();

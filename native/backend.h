@@ -31,7 +31,16 @@ class Linear {
   virtual size_t bytes() const = 0;
 };
 
-// Where a matrix comes from: read in row slices, from any thread, in the file's own element type.
+// A rectangle of a matrix.
+struct MatrixSlice {
+  int64_t row_begin;
+  int64_t rows;
+  int64_t col_begin;
+  int64_t cols;
+};
+
+// Where a matrix comes from: read in row and column slices, from any thread, in the file's own
+// element type.
 class MatrixSource {
  public:
   virtual ~MatrixSource() = default;
@@ -39,9 +48,10 @@ class MatrixSource {
   virtual FileType type() const = 0;
   virtual int64_t rows() const = 0;
   virtual int64_t cols() const = 0;
-  // Raw bytes of the columns of rows row_begin .. row_begin+count-1, one row after the other.
-  // Throws Error.
-  virtual void read(int64_t row_begin, int64_t count, uint8_t* out) const = 0;
+  // The raw bytes of a slice, one row after the other. Its columns begin and end at blocks of the
+  // element type. Throws Error: ALTIPLANO_FILE_READ, or ALTIPLANO_INTERNAL for a slice that is not
+  // within the matrix.
+  virtual void read(const MatrixSlice& slice, uint8_t* out) const = 0;
 };
 
 // One of the matrices that are stacked to a Linear (q, k, v; gate, up), with the format it is kept
@@ -73,6 +83,13 @@ struct AttentionShape {
   KvType kv_type = KvType::kF32;
   int64_t kv_pages = 0;
   std::vector<double> inverse_frequencies;  // [head_dim / 2]
+};
+
+// The largest step that a backend will be asked for.
+struct StepLimits {
+  int64_t tokens = 0;
+  int64_t hidden_size = 0;
+  int64_t vocab_size = 0;
 };
 
 // The batch of a step; see StepPlan in lib/native.ts. Checked by llama/step.cc.
@@ -116,8 +133,10 @@ class Backend {
   // ALTIPLANO_ABORTED when the monitor is cancelled.
   virtual std::unique_ptr<Linear> prepare(std::span<const MatrixPart> parts,
                                           LoadMonitor& monitor) = 0;
-  // The KV cache and the rotary tables.
+  // The KV cache, and what rotary positions need.
   virtual void prepare_attention(const AttentionShape& shape) = 0;
+  // What steps need beside the buffers that they are given. After prepare_attention().
+  virtual void prepare_steps(const StepLimits& limits) = 0;
 
   // --- a step ---------------------------------------------------------------------------------
   // Takes over the batch (valid until the step ends), replaces references to earlier choices by
@@ -145,7 +164,9 @@ class Backend {
   // The logits of the wanted rows of h[T][D], reduced to what each row asks for.
   virtual void logits(const Linear& head, const Buffer& h, RowResults& results) = 0;
 
+  // --- memory ---------------------------------------------------------------------------------
   virtual size_t kv_bytes() const = 0;
+  virtual size_t scratch_bytes() const = 0;  // of prepare_steps()
 };
 
 }  // namespace altiplano

@@ -25,12 +25,9 @@ float half_to_float(const Kernels& k, uint16_t half) {
   return f;
 }
 
-bool half_is_finite(uint16_t half) { return (half & 0x7c00) != 0x7c00; }
+constexpr const char* kNotFinite = "NaN or infinite";
 
-[[noreturn]] void throw_not_finite(int64_t row) {
-  throw Error("ALTIPLANO_CHECKPOINT_INVALID",
-              "row " + std::to_string(row) + " holds a value that is NaN or infinite");
-}
+bool half_is_finite(uint16_t half) { return (half & 0x7c00) != 0x7c00; }
 
 void q6_k_to_float(const Kernels& k, const uint8_t* block, float* out) {
   const uint8_t* low = block;
@@ -43,7 +40,7 @@ void q6_k_to_float(const Kernels& k, const uint8_t* block, float* out) {
           (low[i] & 15) | (high[i] & 3) << 4, (low[i + 32] & 15) | (high[i] >> 2 & 3) << 4,
           low[i] >> 4 | (high[i] >> 4 & 3) << 4, low[i + 32] >> 4 | (high[i] >> 6) << 4};
       for (int j = 0; j < 4; ++j) {
-        // d has 11 significant bits, scale 8, q - 32 six: the product is exact in f32.
+        // Exact in f32: d has 11 significant bits, scale 7 (or is -128), q - 32 five (or is -32).
         out[j * 32 + i] = d * static_cast<float>(scales[j * 2 + i / 16] * (q[j] - 32));
       }
     }
@@ -51,6 +48,11 @@ void q6_k_to_float(const Kernels& k, const uint8_t* block, float* out) {
 }
 
 }  // namespace
+
+void RowConverter::fail(int64_t row, const std::string& what) const {
+  throw Error("ALTIPLANO_CHECKPOINT_INVALID",
+              "row " + std::to_string(first_row_ + row) + " holds a value that is " + what);
+}
 
 void to_float(const Kernels& k, FileType type, const uint8_t* raw, int64_t count, float* out) {
   switch (type) {
@@ -85,7 +87,8 @@ void to_float(const Kernels& k, FileType type, const uint8_t* raw, int64_t count
 }
 
 CanonicalRows RowConverter::convert(FileType type, const uint8_t* raw, int64_t rows, int64_t cols,
-                                    WeightFormat format) {
+                                    WeightFormat format, int64_t first_row) {
+  first_row_ = first_row;
   if (format.group == 32 && format.quantized()) {
     if (type == FileType::kQ8_0 && format.type == WeightType::kInt8) {
       return from_q8_0(raw, rows, cols, format);
@@ -102,7 +105,7 @@ CanonicalRows RowConverter::convert(FileType type, const uint8_t* raw, int64_t r
       for (int64_t c = 0; c < cols; ++c) {
         bad |= (load_u16(raw + 2 * (r * cols + c)) & exponent) == exponent;
       }
-      if (bad) throw_not_finite(r);
+      if (bad) fail(r, kNotFinite);
     }
     return {format, rows, cols, raw, nullptr, nullptr};
   }
@@ -120,7 +123,7 @@ CanonicalRows RowConverter::from_floats(int64_t rows, int64_t cols, WeightFormat
       std::memcpy(&bits, &floats_[r * cols + c], 4);
       bad |= (bits & 0x7f800000) == 0x7f800000;
     }
-    if (bad) throw_not_finite(r);
+    if (bad) fail(r, kNotFinite);
   }
   if (format.type == WeightType::kF32)
     return {format, rows, cols, floats_.data(), nullptr, nullptr};
@@ -133,9 +136,7 @@ CanonicalRows RowConverter::from_floats(int64_t rows, int64_t cols, WeightFormat
     const uint16_t exponent = f16 ? 0x7c00 : 0x7f80;
     for (int64_t i = 0; i < count; ++i) {
       if ((out[i] & exponent) == exponent) {
-        throw Error("ALTIPLANO_CHECKPOINT_INVALID", "row " + std::to_string(i / cols) +
-                                                        " holds a value too large for " +
-                                                        (f16 ? "f16: use bf16 or f32" : "bf16"));
+        fail(i / cols, f16 ? "too large for f16: use bf16 or f32" : "too large for bf16");
       }
     }
     return {format, rows, cols, values_.data(), nullptr, nullptr};
@@ -156,7 +157,7 @@ CanonicalRows RowConverter::from_q8_0(const uint8_t* raw, int64_t rows, int64_t 
   zeros_.assign(format.zero_points ? static_cast<size_t>(blocks) : 0, 0);
   for (int64_t b = 0; b < blocks; ++b, raw += 34) {
     scales_[b] = load_u16(raw);
-    if (!half_is_finite(scales_[b])) throw_not_finite(b * 32 / cols);
+    if (!half_is_finite(scales_[b])) fail(b * 32 / cols, kNotFinite);
     std::memcpy(&values_[b * 32], raw + 2, 32);
   }
   return {format,         rows,           cols,
@@ -173,7 +174,7 @@ CanonicalRows RowConverter::from_q4_0(const uint8_t* raw, int64_t rows, int64_t 
   zeros_.assign(format.zero_points ? static_cast<size_t>(blocks) : 0, int4 ? kInt4DefaultZero : 0);
   for (int64_t b = 0; b < blocks; ++b, raw += 18) {
     scales_[b] = load_u16(raw);
-    if (!half_is_finite(scales_[b])) throw_not_finite(b * 32 / cols);
+    if (!half_is_finite(scales_[b])) fail(b * 32 / cols, kNotFinite);
     uint8_t q[32];
     for (int i = 0; i < 16; ++i) {
       q[i] = raw[2 + i] & 15;

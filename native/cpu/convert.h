@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "cpu/kernels.h"
@@ -21,17 +22,19 @@ class RowConverter {
   explicit RowConverter(const Kernels& kernels) : kernels_(kernels) {}
 
   // raw: `rows` rows of `cols` values. The result is valid until the next call. Throws Error
-  // ALTIPLANO_CHECKPOINT_INVALID if a value is NaN or infinite (with its row), or too large for
-  // f16.
+  // ALTIPLANO_CHECKPOINT_INVALID if a value is NaN, infinite or too large for the format, with its
+  // row; raw starts with row `first_row`.
   CanonicalRows convert(FileType type, const uint8_t* raw, int64_t rows, int64_t cols,
-                        WeightFormat format);
+                        WeightFormat format, int64_t first_row = 0);
 
  private:
   CanonicalRows from_q8_0(const uint8_t* raw, int64_t rows, int64_t cols, WeightFormat format);
   CanonicalRows from_q4_0(const uint8_t* raw, int64_t rows, int64_t cols, WeightFormat format);
   CanonicalRows from_floats(int64_t rows, int64_t cols, WeightFormat format);
+  [[noreturn]] void fail(int64_t row, const std::string& what) const;
 
   const Kernels& kernels_;
+  int64_t first_row_ = 0;
   std::vector<float> floats_;
   std::vector<uint8_t> values_;
   std::vector<uint16_t> scales_;

@@ -4,11 +4,10 @@
 #include "cpu/cpu_backend.h"
 
 #include <algorithm>
-#include <cassert>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <exception>
-#include <mutex>
 #include <string>
 
 #include "cpu/convert.h"
@@ -33,6 +32,8 @@ constexpr int64_t kLoadPieceBytes = 1 << 20;
 constexpr int kAttentionTokens = 16;
 // Rows whose logits are computed together: 16 x 32,000 floats are 2 MiB.
 constexpr int kLogitRows = 16;
+// Matrices in a stack: q, k and v.
+constexpr size_t kMostParts = 3;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -98,6 +99,9 @@ class CpuBackend : public Backend {
 
   std::unique_ptr<Linear> prepare(std::span<const MatrixPart> parts,
                                   LoadMonitor& monitor) override {
+    if (parts.empty() || parts.size() > kMostParts) {
+      throw Error("ALTIPLANO_INTERNAL", "the CPU backend stacks 1 to 3 matrices");
+    }
     auto result = std::make_unique<CpuLinear>();
     result->cols = parts[0].source->cols();
     for (const MatrixPart& part : parts) {
@@ -119,6 +123,22 @@ class CpuBackend : public Backend {
     kv_page_bytes_ = k_.kv_page_bytes(shape.kv_type, shape.head_dim);
     kv_layer_bytes_ = kv_page_bytes_ * shape.kv_heads * static_cast<size_t>(shape.kv_pages);
     kv_ = AlignedMemory(kv_layer_bytes_ * shape.layers, "the KV cache");
+  }
+
+  void prepare_steps(const StepLimits& limits) override {
+    gathered_ = AlignedMemory(kLogitRows * limits.hidden_size * sizeof(float), "activations");
+    logits_ = AlignedMemory(kLogitRows * limits.vocab_size * sizeof(float), "logits");
+    const auto tokens = static_cast<size_t>(limits.tokens);
+    const size_t half = static_cast<size_t>(shape_.head_dim / 2);
+    token_ids_.reserve(tokens);
+    visible_.reserve(tokens);
+    cos_.reserve(tokens * half);
+    sin_.reserve(tokens * half);
+    pieces_.reserve(tokens);
+    // These have an element for each row. A token may be asked for twice: they may have to grow.
+    chosen_.reserve(tokens);
+    offsets_.candidates.reserve(tokens);
+    offsets_.full.reserve(tokens);
   }
 
   void begin_step(const Batch& batch) override {
@@ -255,12 +275,8 @@ class CpuBackend : public Backend {
     const CpuLinear& w = linear(head);
     const int64_t hidden = w.cols, vocab = w.rows;
     const auto rows = static_cast<int64_t>(batch_->rows.size());
-    if (logits_.bytes() == 0 && rows > 0) {
-      gathered_ = AlignedMemory(kLogitRows * hidden * sizeof(float), "activations");
-      logits_ = AlignedMemory(kLogitRows * vocab * sizeof(float), "logits");
-    }
     chosen_.resize(rows);
-    RowOffsets offsets(*batch_, vocab);
+    offsets_.set(*batch_, vocab);
     for (int64_t first = 0; first < rows; first += kLogitRows) {
       const int64_t count = std::min<int64_t>(kLogitRows, rows - first);
       for (int64_t r = 0; r < count; ++r) {
@@ -270,15 +286,17 @@ class CpuBackend : public Backend {
       multiply(w, gathered_.floats(), hidden, count, logits_.floats(), vocab);
       run(count, 8 * vocab, [&](int64_t r) {
         const float* row = logits_.floats() + r * vocab;
-        chosen_[first + r] = reduce_row(k_, row, vocab, *batch_, first + r, offsets, results);
+        chosen_[first + r] = reduce_row(k_, row, vocab, *batch_, first + r, offsets_, results);
       });
     }
   }
 
   size_t kv_bytes() const override { return kv_.bytes(); }
+  size_t scratch_bytes() const override { return gathered_.bytes() + logits_.bytes(); }
 
  private:
-  // Calls fn(item) for each item, in parallel if the multiply-adds per item make it worthwhile.
+  // Calls fn(item) for each item, in parallel if the multiply-adds per item make it worthwhile. fn
+  // must not throw.
   template <class Fn>
   void run(int64_t items, int64_t work_per_item, const Fn& fn) {
     if (items * work_per_item < kSerialWork) {
@@ -296,8 +314,7 @@ class CpuBackend : public Backend {
       int64_t tiles;  // in the part
       int64_t tiles_per_piece;
     };
-    PartPieces plan[4];
-    assert(w.parts.size() <= std::size(plan));
+    PartPieces plan[kMostParts];
     int64_t pieces = 0;
     for (size_t p = 0; p < w.parts.size(); ++p) {
       const PackedMatrix& m = w.parts[p].matrix;
@@ -329,8 +346,8 @@ class CpuBackend : public Backend {
     const int64_t tiles = ceil_div(rows, k_.tile_rows);
     const int64_t tiles_per_piece =
         std::max<int64_t>(1, kLoadPieceBytes / std::max<int64_t>(1, row_bytes * k_.tile_rows));
-    std::mutex mutex;
-    std::exception_ptr failure;
+    std::atomic<bool> failed{false};
+    std::exception_ptr failure;  // written once, by the piece that sets `failed`
 
     const auto pack_piece = [&](int64_t piece) {
       const int64_t first_tile = piece * tiles_per_piece;
@@ -338,13 +355,13 @@ class CpuBackend : public Backend {
       const int64_t first_row = first_tile * k_.tile_rows;
       const int64_t count = std::min(last_tile * k_.tile_rows, rows) - first_row;
       std::vector<uint8_t> raw(static_cast<size_t>(count * row_bytes));
-      source.read(first_row, count, raw.data());
+      source.read({first_row, count, 0, cols}, raw.data());
       RowConverter converter(k_);
       for (int64_t tile = first_tile; tile < last_tile; ++tile) {
         const int64_t row = (tile - first_tile) * k_.tile_rows;
         const int64_t n = std::min<int64_t>(k_.tile_rows, count - row);
-        const CanonicalRows canonical =
-            converter.convert(source.type(), raw.data() + row * row_bytes, n, cols, part.format);
+        const CanonicalRows canonical = converter.convert(
+            source.type(), raw.data() + row * row_bytes, n, cols, part.format, first_row + row);
         k_.pack_tile(canonical, packed.memory.data() + tile * packed.matrix.tile_bytes);
       }
       monitor.done_bytes += count * row_bytes;
@@ -352,24 +369,19 @@ class CpuBackend : public Backend {
 
     pool_.parallel_for(ceil_div(tiles, tiles_per_piece), [&](int64_t piece) {
       if (monitor.cancelled.load(std::memory_order_relaxed)) return;
-      {
-        std::lock_guard lock(mutex);
-        if (failure) return;
-      }
+      if (failed.load(std::memory_order_relaxed)) return;
       try {
         pack_piece(piece);
-      } catch (const Error& e) {
-        std::lock_guard lock(mutex);
-        if (!failure) {
-          failure = std::make_exception_ptr(
-              Error(e.code(), std::string("tensor ") + source.name() + ": " + e.what()));
-        }
       } catch (...) {
-        std::lock_guard lock(mutex);
-        if (!failure) failure = std::current_exception();
+        // Only kept: wording it allocates memory and could itself throw, here on a worker.
+        if (!failed.exchange(true)) failure = std::current_exception();
       }
     });
-    if (failure) std::rethrow_exception(failure);
+    try {
+      if (failure) std::rethrow_exception(failure);
+    } catch (const Error& e) {
+      throw Error(e.code(), std::string("tensor ") + source.name() + ": " + e.what());
+    }
     if (monitor.cancelled) throw Error("ALTIPLANO_ABORTED", "loading was cancelled");
   }
 
@@ -395,6 +407,7 @@ class CpuBackend : public Backend {
   std::vector<int32_t> visible_;    // [T] keys that each token sees
   std::vector<float> cos_, sin_;    // [T][d / 2]
   std::vector<AttentionPiece> pieces_;
+  RowOffsets offsets_;
   std::vector<int32_t> chosen_;  // [R] best ids of the step before
 };
 

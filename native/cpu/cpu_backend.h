@@ -8,13 +8,14 @@
 namespace altiplano::cpu {
 
 // A backend with `threads` threads (the caller's included) and the kernel table of
-// dispatch.h's select_kernels(). Throws Error if ALTIPLANO_ISA names a table that is not available.
+// dispatch.h's select_kernels(). Throws Error if ALTIPLANO_ISA names a table that is not available,
+// or if the system refuses a thread.
 std::unique_ptr<Backend> make_backend(int threads);
 
 // Bytes that prepare() will take for a matrix of this format, and a KV cache, without making them.
 uint64_t linear_bytes(WeightFormat format, int64_t rows, int64_t cols);
 uint64_t kv_cache_bytes(const AttentionShape& shape);
-// Bytes that logits() takes.
+// Bytes that prepare_steps() will take.
 uint64_t scratch_bytes(int64_t hidden_size, int64_t vocab_size);
 
 }  // namespace altiplano::cpu

@@ -2,64 +2,52 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 namespace altiplano::cpu {
 
-RowOffsets::RowOffsets(const Batch& batch, int64_t vocab) {
+void RowOffsets::set(const Batch& batch, int64_t vocab) {
   const size_t rows = batch.rows.size();
-  candidates.resize(rows + 1);
-  full.resize(rows + 1);
+  candidates.resize(rows);
+  full.resize(rows);
+  int64_t next_candidate = 0, next_full = 0;
   for (size_t r = 0; r < rows; ++r) {
-    candidates[r + 1] = candidates[r] + batch.candidates[r];
-    full[r + 1] = full[r] + (batch.full_rows[r] ? vocab : 0);
+    candidates[r] = next_candidate;
+    full[r] = next_full;
+    next_candidate += batch.candidates[r];
+    next_full += batch.full_rows[r] ? vocab : 0;
   }
 }
 
-void select_candidates(const float* logits, int64_t n, int64_t count, int32_t* ids, float* values) {
-  struct Candidate {
-    float value;
-    int32_t id;
-  };
-  const auto better = [](const Candidate& a, const Candidate& b) {
-    return a.value > b.value || (a.value == b.value && a.id < b.id);
-  };
+void select_candidates(const float* logits, int64_t n, int64_t count, int32_t* ids,
+                       float* values) noexcept {
   constexpr float kLowest = -std::numeric_limits<float>::infinity();
-  const auto at = [&](int64_t i) {
-    return Candidate{logits[i] == logits[i] ? logits[i] : kLowest, static_cast<int32_t>(i)};
+  const auto value = [&](int64_t id) { return logits[id] == logits[id] ? logits[id] : kLowest; };
+  const auto better = [&](int32_t a, int32_t b) {
+    const float x = value(a), y = value(b);
+    return x > y || (x == y && a < b);
   };
   count = std::min(count, n);
-  if (count == 1) {
-    Candidate best = at(0);
-    for (int64_t i = 1; i < n; ++i) {
-      if (logits[i] > best.value) best = at(i);
-    }
-    ids[0] = best.id;
-    values[0] = best.value;
-    return;
+  if (count <= 0) return;
+  // `ids` is a heap of the best so far with the worst of them on top. Ids rise, so an equal value
+  // never replaces an earlier one.
+  int32_t* const end = ids + count;
+  std::iota(ids, end, 0);
+  std::make_heap(ids, end, better);
+  float worst = value(ids[0]);
+  for (int64_t i = count; i < n; ++i) {
+    if (!(logits[i] > worst)) continue;
+    std::pop_heap(ids, end, better);
+    end[-1] = static_cast<int32_t>(i);
+    std::push_heap(ids, end, better);
+    worst = value(ids[0]);
   }
-  // A heap of the best so far with the worst of them on top. Ids rise, so an equal value never
-  // replaces an earlier one.
-  std::vector<Candidate> heap;
-  heap.reserve(static_cast<size_t>(count));
-  for (int64_t i = 0; i < n; ++i) {
-    if (static_cast<int64_t>(heap.size()) < count) {
-      heap.push_back(at(i));
-      std::push_heap(heap.begin(), heap.end(), better);
-    } else if (count > 0 && logits[i] > heap.front().value) {
-      std::pop_heap(heap.begin(), heap.end(), better);
-      heap.back() = at(i);
-      std::push_heap(heap.begin(), heap.end(), better);
-    }
-  }
-  std::sort_heap(heap.begin(), heap.end(), better);
-  for (int64_t i = 0; i < count; ++i) {
-    ids[i] = heap[i].id;
-    values[i] = heap[i].value;
-  }
+  std::sort_heap(ids, end, better);
+  for (int64_t i = 0; i < count; ++i) values[i] = value(ids[i]);
 }
 
 int32_t reduce_row(const Kernels& k, const float* logits, int64_t vocab, const Batch& batch,
-                   int64_t row, const RowOffsets& offsets, RowResults& results) {
+                   int64_t row, const RowOffsets& offsets, RowResults& results) noexcept {
   const int64_t first = offsets.candidates[row];
   const int32_t count = batch.candidates[row];
   select_candidates(logits, vocab, count, results.candidate_ids.data() + first,

@@ -22,10 +22,12 @@ void Engine::load(const ModelSpec& spec, std::unique_ptr<Backend> backend) {
   attention.kv_pages = c.kv_pages;
   attention.inverse_frequencies = c.inverse_frequencies;
   next.backend->prepare_attention(attention);
+  next.backend->prepare_steps({c.max_step_tokens, c.hidden_size, c.vocab_size});
   next.workspace = std::make_unique<Workspace>(*next.backend, c);
   next.weights = load_weights(spec, *next.backend, monitor_);
 
-  memory_ = {next.weights.bytes(), next.backend->kv_bytes(), Workspace::bytes(c)};
+  memory_ = {next.weights.bytes(), next.backend->kv_bytes(),
+             Workspace::bytes(c) + next.backend->scratch_bytes()};
   loaded_ = std::move(next);
   choices_ = 0;
 }

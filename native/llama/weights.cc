@@ -38,23 +38,47 @@ auto about(const TensorSpec& tensor, const Fn& fn) -> decltype(fn()) {
 class FileMatrix : public MatrixSource {
  public:
   FileMatrix(const TensorSpec& tensor, const File& file)
-      : tensor_(tensor),
-        file_(file),
-        row_bytes_(tensor.cols / info(tensor.type).block * info(tensor.type).block_bytes) {}
+      : tensor_(tensor), file_(file), type_(info(tensor.type)) {}
 
   const char* name() const override { return tensor_.name.c_str(); }
   FileType type() const override { return tensor_.type; }
   int64_t rows() const override { return tensor_.rows; }
   int64_t cols() const override { return tensor_.cols; }
-  void read(int64_t row_begin, int64_t count, uint8_t* out) const override {
-    file_.read_at(tensor_.offset + static_cast<uint64_t>(row_begin * row_bytes_), out,
-                  static_cast<size_t>(count * row_bytes_));
+
+  void read(const MatrixSlice& s, uint8_t* out) const override {
+    check(s);
+    const uint64_t begin = tensor_.offset +
+                           static_cast<uint64_t>(s.row_begin * row_bytes(tensor_.cols)) +
+                           static_cast<uint64_t>(row_bytes(s.col_begin));
+    const auto bytes = static_cast<size_t>(row_bytes(s.cols));
+    if (s.cols == tensor_.cols) {
+      file_.read_at(begin, out, static_cast<size_t>(s.rows) * bytes);
+      return;
+    }
+    const auto stride = static_cast<uint64_t>(row_bytes(tensor_.cols));
+    for (int64_t row = 0; row < s.rows; ++row) {
+      file_.read_at(begin + row * stride, out + row * bytes, bytes);
+    }
   }
 
  protected:
+  // Bytes of so many columns, whole blocks.
+  int64_t row_bytes(int64_t cols) const { return cols / type_.block * type_.block_bytes; }
+
+  void check(const MatrixSlice& s) const {
+    const auto within = [](int64_t begin, int64_t count, int64_t size) {
+      return begin >= 0 && count >= 0 && begin <= size && count <= size - begin;
+    };
+    if (!within(s.row_begin, s.rows, tensor_.rows) || !within(s.col_begin, s.cols, tensor_.cols) ||
+        s.col_begin % type_.block != 0 || s.cols % type_.block != 0) {
+      throw Error("ALTIPLANO_INTERNAL", "the slice is not within the matrix or cuts a block");
+    }
+  }
+
+ private:
   const TensorSpec& tensor_;
   const File& file_;
-  const int64_t row_bytes_;
+  const FileTypeInfo& type_;
 };
 
 // q or k of a file whose rotary pairs are interleaved (2i, 2i+1), with rows in the order of halves
@@ -64,17 +88,19 @@ class InterleavedMatrix : public FileMatrix {
   InterleavedMatrix(const TensorSpec& tensor, const File& file, int head_dim)
       : FileMatrix(tensor, file), head_dim_(head_dim) {}
 
-  void read(int64_t row_begin, int64_t count, uint8_t* out) const override {
-    const int64_t first_head = row_begin / head_dim_;
-    const int64_t last_head = (row_begin + count - 1) / head_dim_;
-    std::vector<uint8_t> heads((last_head - first_head + 1) * head_dim_ * row_bytes_);
-    FileMatrix::read(first_head * head_dim_, (last_head - first_head + 1) * head_dim_,
-                     heads.data());
-    for (int64_t row = row_begin; row < row_begin + count; ++row) {
-      const int64_t head = row / head_dim_, i = row % head_dim_, half = head_dim_ / 2;
-      const int64_t in_file = i < half ? 2 * i : 2 * (i - half) + 1;
-      const uint8_t* from = &heads[((head - first_head) * head_dim_ + in_file) * row_bytes_];
-      std::copy_n(from, row_bytes_, out + (row - row_begin) * row_bytes_);
+  void read(const MatrixSlice& s, uint8_t* out) const override {
+    check(s);
+    if (s.rows == 0) return;
+    const int64_t bytes = row_bytes(s.cols);
+    // The heads that the slice touches, whole.
+    const int64_t begin = s.row_begin / head_dim_ * head_dim_;
+    const int64_t end = (s.row_begin + s.rows + head_dim_ - 1) / head_dim_ * head_dim_;
+    std::vector<uint8_t> heads(static_cast<size_t>((end - begin) * bytes));
+    FileMatrix::read({begin, end - begin, s.col_begin, s.cols}, heads.data());
+    for (int64_t row = s.row_begin; row < s.row_begin + s.rows; ++row, out += bytes) {
+      const int64_t i = row % head_dim_, half = head_dim_ / 2;
+      const int64_t in_file = row - i + (i < half ? 2 * i : 2 * (i - half) + 1);
+      std::copy_n(heads.data() + (in_file - begin) * bytes, bytes, out);
     }
   }
 
@@ -113,11 +139,8 @@ class Loader {
     for (size_t i = 0; i < tensors.size(); ++i) {
       const TensorSpec& t = *tensors[i];
       const File& file = open(t);
-      if (i < rotary && spec_.config.interleaved_rotary) {
-        sources.push_back(std::make_unique<InterleavedMatrix>(t, file, spec_.config.head_dim));
-      } else {
-        sources.push_back(std::make_unique<FileMatrix>(t, file));
-      }
+      const bool interleaved = i < rotary && spec_.config.interleaved_rotary;
+      sources.push_back(matrix_source(t, file, interleaved ? spec_.config.head_dim : 0));
       parts.push_back({sources.back().get(), t.format});
     }
     return backend_.prepare(parts, monitor_);
@@ -163,6 +186,12 @@ int64_t file_bytes(const ModelSpec& spec) {
 }
 
 }  // namespace
+
+std::unique_ptr<MatrixSource> matrix_source(const TensorSpec& tensor, const File& file,
+                                            int interleaved_head_dim) {
+  if (interleaved_head_dim == 0) return std::make_unique<FileMatrix>(tensor, file);
+  return std::make_unique<InterleavedMatrix>(tensor, file, interleaved_head_dim);
+}
 
 uint64_t Weights::bytes() const {
   uint64_t sum = embedding->bytes() + (head ? head->bytes() : 0);

@@ -6,6 +6,7 @@
 
 #include "backend.h"
 #include "llama/config.h"
+#include "util/file.h"
 
 namespace altiplano {
 
@@ -27,6 +28,11 @@ struct Weights {
   const Linear& head_or_embedding() const { return head ? *head : *embedding; }
   uint64_t bytes() const;
 };
+
+// A matrix [rows][cols] in a file; both must outlive it. With interleaved_head_dim, the rows of
+// each head are reordered from interleaved rotary pairs (2i, 2i+1) to halves (i, i + head_dim / 2).
+std::unique_ptr<MatrixSource> matrix_source(const TensorSpec& tensor, const File& file,
+                                            int interleaved_head_dim = 0);
 
 // Reads and prepares every tensor of a checked spec. Throws Error; ALTIPLANO_ABORTED if the monitor
 // is cancelled.

@@ -60,7 +60,7 @@ export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
     let speed: Speed;
     let peakRssBytes: number;
     try {
-      speed = await measure(context, model, flags, endIds(model, checkpoint), signal);
+      speed = await measure(context, model, flags, signal);
       peakRssBytes = peakRss();
     } finally {
       await model.dispose();
@@ -107,7 +107,6 @@ async function measure(
   context: CliContext,
   model: Llama,
   flags: BenchFlags,
-  endIds: readonly number[],
   signal: AbortSignal,
 ): Promise<Speed> {
   const { promptTokens, newTokens, runs } = flags;
@@ -123,7 +122,7 @@ async function measure(
     maxTokens: newTokens,
     temperature: 0,
     repetitionPenalty: 1,
-    logitBias: Object.fromEntries(endIds.map((id) => [id, Number.NEGATIVE_INFINITY])),
+    ignoreEos: true,
     signal,
   };
   const prefill: number[] = [];
@@ -140,13 +139,6 @@ async function measure(
     bar.stop();
   }
   return { prefillTokensPerSecond: median(prefill), decodeTokensPerSecond: median(decode) };
-}
-
-/** The tokens that would end generation early. */
-function endIds(model: Llama, { tokenizer, generation }: Checkpoint): number[] {
-  const own = tokenizer === undefined ? undefined : model.tokenizer.eosId;
-  const ids = [...(own === undefined ? [] : [own]), ...(generation.eosTokenIds ?? [])];
-  return [...new Set(ids)].filter((id) => id < model.info.config.vocabSize);
 }
 
 /** The same ids each time, spread over the vocabulary (Knuth's MMIX generator, high bits). */

@@ -11,7 +11,6 @@
 #include <string>
 
 #include "cpu/convert.h"
-#include "cpu/dispatch.h"
 #include "cpu/kernels.h"
 #include "cpu/select.h"
 #include "util/aligned_memory.h"
@@ -81,7 +80,7 @@ struct AttentionPiece {
 
 class CpuBackend : public Backend {
  public:
-  explicit CpuBackend(int threads) : k_(select_kernels()), pool_(threads) {}
+  CpuBackend(int threads, const Kernels& kernels) : k_(kernels), pool_(threads) {}
 
   std::unique_ptr<Buffer> allocate(int64_t rows, int64_t cols) override {
     return std::make_unique<CpuBuffer>(rows, cols);
@@ -413,7 +412,9 @@ class CpuBackend : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_backend(int threads) { return std::make_unique<CpuBackend>(threads); }
+std::unique_ptr<Backend> make_backend(int threads, const Kernels& kernels) {
+  return std::make_unique<CpuBackend>(threads, kernels);
+}
 
 uint64_t linear_bytes(WeightFormat format, int64_t rows, int64_t cols) {
   return packed_bytes(select_kernels(), format, rows, cols);

@@ -4,13 +4,13 @@
 #include <memory>
 
 #include "backend.h"
+#include "cpu/dispatch.h"
 
 namespace altiplano::cpu {
 
-// A backend with `threads` threads (the caller's included) and the kernel table of
-// dispatch.h's select_kernels(). Throws Error if ALTIPLANO_ISA names a table that is not available,
-// or if the system refuses a thread.
-std::unique_ptr<Backend> make_backend(int threads);
+// A backend with `threads` threads (the caller's included) and a kernel table that this processor
+// can run. Throws Error if the system refuses a thread.
+std::unique_ptr<Backend> make_backend(int threads, const Kernels& kernels = select_kernels());
 
 // Bytes that prepare() will take for a matrix of this format, and a KV cache, without making them.
 uint64_t linear_bytes(WeightFormat format, int64_t rows, int64_t cols);

@@ -16,8 +16,6 @@ class File {
   File(const File&) = delete;
   File& operator=(const File&) = delete;
 
-  const std::string& path() const { return path_; }
-
   // Reads exactly `bytes` bytes from `offset`, from any thread. Throws Error ALTIPLANO_FILE_READ.
   void read_at(uint64_t offset, void* out, size_t bytes) const;
 

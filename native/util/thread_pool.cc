@@ -9,7 +9,7 @@ namespace altiplano {
 namespace {
 
 // Long enough to bridge the gaps between the operations of a step, short enough not to matter on a
-// machine with other work: about 20 microseconds.
+// machine with other work: 20 to 100 microseconds, as long as a pause takes on the processor.
 constexpr int kSpins = 2000;
 
 inline void pause() {

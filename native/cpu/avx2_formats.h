@@ -11,7 +11,13 @@
 
 #include "cpu/layout.h"
 
+// What must be inlined to keep vectors in registers. Not under sanitizers, whose checks in so much
+// inlined code take compilers minutes and gigabytes.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define ALWAYS_INLINE inline
+#else
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+#endif
 
 namespace altiplano::cpu::avx2 {
 namespace {

@@ -76,10 +76,13 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
 
   Napi::Value load(const Napi::CallbackInfo& info) {
     return guarded(info.Env(), [&] {
+      // Chosen on this thread, because JavaScript may change the environment meanwhile.
+      const cpu::Kernels* kernels = &cpu::select_kernels();
       return submit(
           info.Env(),
-          [model = model_, spec = model_spec_from_js(info[0])] {
-            model->engine.load(spec, cpu::make_backend(spec.config.threads));
+          [model = model_, kernels, spec = model_spec_from_js(info[0])] {
+            check(spec);  // before it decides how many threads are started
+            model->engine.load(spec, cpu::make_backend(spec.config.threads, *kernels));
             return Nothing{};
           },
           [this](Napi::Env env, Nothing&) {
@@ -147,13 +150,12 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
       std::lock_guard lock(model_->mutex);
       cancels = model_->cancels;
     }
-    Ref();
     using T = decltype(work());
     struct Outcome {
       std::optional<T> value;
       std::exception_ptr failure;
     };
-    return run_async(
+    const Napi::Promise promise = run_async(
         env, *runner_,
         [model = model_, cancels, work = std::move(work)] {
           Outcome outcome;
@@ -170,6 +172,8 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
           if (outcome.failure) std::rethrow_exception(outcome.failure);
           return to_js(js, *outcome.value);
         });
+    Ref();
+    return promise;
   }
 
   // Tells V8 how much memory hangs on this object.

@@ -43,12 +43,13 @@ void Runner::stop() {
 void Runner::post(std::function<void()> work, std::function<void(Napi::Env)> done) {
   if (to_js_ == nullptr) throw Error("ALTIPLANO_DISPOSED", "the engine was disposed");
   auto job = std::make_unique<Job>(Job{this, std::move(work), std::move(done)});
-  if (pending_++ == 0) napi_ref_threadsafe_function(env_, to_js_);
   {
     std::lock_guard lock(mutex_);
     queue_.push_back(std::move(job));
   }
   wake_.notify_one();
+  // Only after what may throw; `done` cannot run before this function returns to the event loop.
+  if (pending_++ == 0) napi_ref_threadsafe_function(env_, to_js_);
 }
 
 void Runner::work() {

@@ -27,8 +27,12 @@ export interface LoadPlan {
   /** The weight formats of the layers, for people: for instance "bf16", or "int4 (group 32)". */
   weights: string;
   memory: ModelMemory;
+  /** Memory that could be had without swapping when the plan was made. */
+  availableBytes: number;
   /** Bytes of weights to read. */
   fileBytes: number;
+  /** What the user should know about choices that were made for them. */
+  warnings: readonly string[];
 }
 
 /** The most tokens in one step: enough for the kernels to work at full speed. */
@@ -37,6 +41,11 @@ const MAX_STEP_TOKENS = 256;
 const DEFAULT_CONTEXTS = 4;
 /** as long as it takes no more than this share of the available memory; but for one in any case. */
 const DEFAULT_KV_SHARE = 0.25;
+/** Where not even one full context fits, the default context shrinks; but not below this. */
+const SHORTEST_DEFAULT_CONTEXT = 512;
+/** The engine's own limits (native/llama/config.cc). */
+const MOST_CONTEXT_TOKENS = 2 ** 24;
+const MOST_KV_PAGES = 2 ** 24;
 
 /** Formats that hold a file type exactly; the smallest that do. */
 const EXACT_FORMATS: Readonly<Record<TensorType, WeightFormat>> = {
@@ -50,22 +59,37 @@ const EXACT_FORMATS: Readonly<Record<TensorType, WeightFormat>> = {
 };
 
 /**
- * @throws RangeError for options that do not fit the model; ALTIPLANO_OUT_OF_MEMORY from
- *   {@link checkMemory} is not thrown here
+ * Decides every format and size. Without `contextTokens` the context is the model's; if the KV cache
+ * of one such context does not fit beside the weights, it is the longest that fits, with a warning.
+ * @param availableBytes memory that the model may take; default: what the process can have
+ * @throws RangeError for options that do not fit the model; ALTIPLANO_OUT_OF_MEMORY for sizes that
+ *   fit no machine (what does not fit this one is left to {@link checkMemory})
  */
-export function planLoad(checkpoint: Checkpoint, options: ResolvedLoadOptions): LoadPlan {
+export function planLoad(
+  checkpoint: Checkpoint,
+  options: ResolvedLoadOptions,
+  availableBytes: number = availableMemoryBytes(),
+): LoadPlan {
   const { config, tensors } = checkpoint;
   const addon = native();
   const matrix = (source: TensorSource, isLayer = true) =>
     engineTensor(source, matrixFormat(source, options, isLayer));
   const vector = (source: TensorSource) => engineTensor(source, { type: 'f32' });
 
-  const contextTokens = options.contextTokens ?? config.contextTokens;
-  if (contextTokens > config.contextTokens) {
+  const mostContextTokens = Math.min(config.contextTokens, MOST_CONTEXT_TOKENS);
+  if (options.contextTokens !== null && options.contextTokens > mostContextTokens) {
     throw outOfRange('is longer than the model was trained for', {
       subject: 'contextTokens',
-      expected: `at most ${config.contextTokens}`,
-      found: String(contextTokens),
+      expected: `at most ${mostContextTokens}`,
+      found: String(options.contextTokens),
+    });
+  }
+  const pageTokens = addon.kvPageTokens;
+  if (options.kvCacheTokens !== null && options.kvCacheTokens > MOST_KV_PAGES * pageTokens) {
+    throw outOfRange('is more than a KV cache can hold', {
+      subject: 'kvCacheTokens',
+      expected: `at most ${MOST_KV_PAGES * pageTokens}`,
+      found: String(options.kvCacheTokens),
     });
   }
 
@@ -80,7 +104,7 @@ export function planLoad(checkpoint: Checkpoint, options: ResolvedLoadOptions): 
     rmsNormEps: config.rmsNormEps,
     inverseFrequencies: inverseFrequencies(config),
     interleavedRotary: checkpoint.rotaryLayout === 'interleaved',
-    maxPositions: contextTokens,
+    maxPositions: mostContextTokens,
     kv: options.kv === 'auto' ? automaticKv(tensors.layers[0]!.q, options) : options.kv,
     kvPages: 1,
     maxStepTokens: MAX_STEP_TOKENS,
@@ -103,16 +127,34 @@ export function planLoad(checkpoint: Checkpoint, options: ResolvedLoadOptions): 
     },
   };
 
-  const pageTokens = addon.kvPageTokens;
-  const pageBytes = estimate(spec).kvBytes;
+  const { weightsBytes, kvBytes: pageBytes, workspaceBytes } = estimate(spec);
+  const leftBytes = Math.max(0, availableBytes - weightsBytes - workspaceBytes);
+  const leftPages = Math.floor(leftBytes / pageBytes);
+  let contextTokens = options.contextTokens ?? mostContextTokens;
+  const warnings: string[] = [];
+  if (options.contextTokens === null && options.kvCacheTokens === null) {
+    const fittingTokens = Math.max(leftPages * pageTokens, SHORTEST_DEFAULT_CONTEXT);
+    if (fittingTokens < mostContextTokens) {
+      contextTokens = fittingTokens;
+      const wholeBytes = Math.ceil(mostContextTokens / pageTokens) * pageBytes;
+      warnings.push(
+        `${checkpoint.name}: the context is ${contextTokens} tokens long instead of ` +
+          `${mostContextTokens}, which would take a KV cache of ${formatBytes(wholeBytes)}: of ` +
+          `${formatBytes(availableBytes)} available, ${formatBytes(leftBytes)} are left beside ` +
+          'the weights. Choose contextTokens yourself, or smaller weights.',
+      );
+    }
+  }
   const contextPages = Math.ceil(contextTokens / pageTokens);
+  spec.maxPositions = contextTokens;
   spec.kvPages =
     options.kvCacheTokens === null
       ? Math.max(
           contextPages,
           Math.min(
             DEFAULT_CONTEXTS * contextPages,
-            Math.floor((DEFAULT_KV_SHARE * availableMemoryBytes()) / pageBytes),
+            Math.floor((DEFAULT_KV_SHARE * availableBytes) / pageBytes),
+            leftPages,
           ),
         )
       : Math.ceil(options.kvCacheTokens / pageTokens);
@@ -123,7 +165,9 @@ export function planLoad(checkpoint: Checkpoint, options: ResolvedLoadOptions): 
     kvCacheTokens: spec.kvPages * pageTokens,
     weights: describeFormats(spec),
     memory: estimate(spec),
+    availableBytes,
     fileBytes: allTensors(spec).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+    warnings,
   };
 }
 
@@ -185,24 +229,23 @@ export function availableMemoryBytes(): number {
   return process.availableMemory?.() ?? freemem();
 }
 
-/** @throws ALTIPLANO_OUT_OF_MEMORY if the plan takes more than is available, with the numbers */
+/** @throws ALTIPLANO_OUT_OF_MEMORY if the plan takes more than was available, with the numbers */
 export function checkMemory(plan: LoadPlan, path: string): void {
   const { weightsBytes, kvBytes, workspaceBytes } = plan.memory;
   const needed = weightsBytes + kvBytes + workspaceBytes;
-  const available = availableMemoryBytes();
-  if (needed <= available) return;
+  if (needed <= plan.availableBytes) return;
   throw new AltiplanoError('ALTIPLANO_OUT_OF_MEMORY', 'the model does not fit into memory', {
     subject: path,
     expected:
       `${formatBytes(needed)}: weights (${plan.weights}) ${formatBytes(weightsBytes)}, ` +
       `KV cache (${plan.kvCacheTokens} tokens, ${plan.spec.kv}) ${formatBytes(kvBytes)}, ` +
       `workspace ${formatBytes(workspaceBytes)}`,
-    found: `${formatBytes(available)} available`,
+    found: `${formatBytes(plan.availableBytes)} available`,
     hint: 'Smaller weights ("int8", "int4"), contextTokens or kvCacheTokens take less',
   });
 }
 
-/** For people: three digits and a binary unit. */
+/** For people: about three digits and a binary unit. */
 export function formatBytes(bytes: number): string {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
   let value = bytes;
@@ -211,5 +254,5 @@ export function formatBytes(bytes: number): string {
     value /= 1024;
     unit++;
   }
-  return `${unit === 0 ? value : value.toPrecision(3)} ${units[unit]}`;
+  return `${value >= 100 || unit === 0 ? Math.round(value) : value.toPrecision(3)} ${units[unit]}`;
 }

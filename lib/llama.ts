@@ -1,5 +1,6 @@
 /** The public object: a loaded model that chats and generates. */
 import { join, resolve } from 'node:path';
+import { onAbort } from './abort.js';
 import { type ChatFormat, type ChatMessage, createChatFormat } from './chat/index.js';
 import { type Checkpoint, type LlamaConfig, openCheckpoint } from './checkpoint/index.js';
 import { cpuInfo } from './cpu-info.js';
@@ -7,7 +8,13 @@ import { AltiplanoError, aborted, invalidArgument, outOfRange, show } from './er
 import { GenerateTask } from './generation/generate-task.js';
 import type { Generation } from './generation/output.js';
 import { Scheduler, type SchedulerStats } from './generation/scheduler.js';
-import { checkMemory, type LoadPlan, type ModelMemory, planLoad } from './load-plan.js';
+import {
+  availableMemoryBytes,
+  checkMemory,
+  type LoadPlan,
+  type ModelMemory,
+  planLoad,
+} from './load-plan.js';
 import { fromNative, type NativeEngine, native, packageRoot } from './native.js';
 import {
   type ChatOptions,
@@ -18,7 +25,7 @@ import {
   resolveLoadOptions,
 } from './options.js';
 import { type Perplexity, type PerplexityOptions, perplexityOf } from './perplexity.js';
-import { type StreamingDecoder, Tokenizer } from './tokenizer/index.js';
+import { Tokenizer } from './tokenizer/index.js';
 
 /** What was loaded, and how. */
 export interface LlamaInfo {
@@ -54,6 +61,9 @@ export interface MemoryEstimate extends ModelMemory {
   kv: 'f32' | 'f16';
 }
 
+/** More than any context; a longer array is a mistake, and its copy might not fit the heap. */
+const MOST_PROMPT_TOKENS = 2 ** 26;
+
 /** Milliseconds between reports of progress. */
 const PROGRESS_INTERVAL_MS = 50;
 
@@ -81,12 +91,11 @@ export async function estimateMemory(
 ): Promise<MemoryEstimate> {
   const resolved = resolveLoadOptions(options);
   const checkpoint = await openCheckpoint(checkSource(source));
-  const plan = planLoad(checkpoint, resolved);
-  const { memory, availableBytes, contextTokens, kvCacheTokens, weights, spec } = plan;
+  const { memory, contextTokens, kvCacheTokens, weights, spec } = planLoad(checkpoint, resolved);
   return {
     ...memory,
     totalBytes: memory.weightsBytes + memory.kvBytes + memory.workspaceBytes,
-    availableBytes,
+    availableBytes: availableMemoryBytes(),
     contextTokens,
     kvCacheTokens,
     weights,
@@ -151,9 +160,8 @@ export class Llama {
    * @throws TypeError, RangeError for options; ALTIPLANO_FILE_NOT_FOUND, ALTIPLANO_FILE_READ,
    *   ALTIPLANO_CHECKPOINT_INVALID, ALTIPLANO_CHECKPOINT_UNSUPPORTED, ALTIPLANO_TOKENIZER_INVALID,
    *   ALTIPLANO_TOKENIZER_UNSUPPORTED, ALTIPLANO_CHAT_TEMPLATE for files; ALTIPLANO_OUT_OF_MEMORY
-   *   (with the numbers) before anything is allocated (without `contextTokens`, a context that is too
-   *   long for the memory is shortened instead, with a warning); ALTIPLANO_ABORTED (an `AbortError`)
-   *   by `signal`; ALTIPLANO_DEVICE_UNAVAILABLE, ALTIPLANO_NATIVE_MISSING
+   *   (with the numbers) before anything is allocated; ALTIPLANO_ABORTED (an `AbortError`) by
+   *   `signal`; ALTIPLANO_DEVICE_UNAVAILABLE, ALTIPLANO_NATIVE_MISSING
    */
   static async load(source?: string, options?: LoadOptions): Promise<Llama> {
     const start = performance.now();
@@ -175,10 +183,14 @@ export class Llama {
     checkAborted();
     checkMemory(plan, path);
     const engine = await loadEngine(plan, resolved, path);
-    for (const warning of [...checkpoint.warnings, ...plan.warnings]) {
-      process.emitWarning(warning, 'AltiplanoWarning');
+    for (const warning of checkpoint.warnings) process.emitWarning(warning, 'AltiplanoWarning');
+    try {
+      checkAborted(); // it may have come with the last bytes
+      resolved.onProgress?.(progress('ready', plan.fileBytes, plan));
+    } catch (error) {
+      await engine.dispose();
+      throw error;
     }
-    resolved.onProgress?.(progress('ready', plan.fileBytes, plan));
     const loadMs = performance.now() - start;
     return new Llama(engine, checkpoint, plan, tokenizer, chatFormat, loadMs);
   }
@@ -242,7 +254,9 @@ export class Llama {
   ): Promise<Perplexity> {
     this.#checkUsable();
     const windowTokens = Math.min(this.info.contextTokens, this.#scheduler.capacityTokens);
-    return perplexityOf(this.#scheduler, this.#promptTokens(text), windowTokens, options);
+    const tokens = this.#promptTokens(text, 'text');
+    this.#checkTokens(tokens, 'text');
+    return perplexityOf(this.#scheduler, tokens, windowTokens, options);
   }
 
   /** Frees everything; requests that run fail with ALTIPLANO_DISPOSED. Idempotent. */
@@ -268,14 +282,23 @@ export class Llama {
     if (this.#disposed !== undefined) throw this.#disposedError();
   }
 
-  #promptTokens(prompt: string | readonly number[]): number[] {
+  #promptTokens(prompt: string | readonly number[], subject = 'prompt'): number[] {
     if (typeof prompt === 'string') {
       const { bosId } = this.tokenizer;
       return [...(bosId === undefined ? [] : [bosId]), ...this.tokenizer.encode(prompt)];
     }
-    if (Array.isArray(prompt) || ArrayBuffer.isView(prompt)) return Array.from(prompt);
+    if (Array.isArray(prompt) || ArrayBuffer.isView(prompt)) {
+      if (prompt.length > MOST_PROMPT_TOKENS) {
+        throw outOfRange('is too long', {
+          subject,
+          expected: `at most ${MOST_PROMPT_TOKENS} tokens`,
+          found: `${prompt.length} tokens`,
+        });
+      }
+      return Array.from(prompt);
+    }
     throw invalidArgument('must be text or token ids', {
-      subject: 'prompt',
+      subject,
       expected: 'a string or an array of numbers',
       found: show(prompt),
     });
@@ -288,14 +311,14 @@ export class Llama {
   ): Generation {
     const { vocabSize } = this.info.config;
     const resolved = resolveGenerateOptions(options, this.#checkpoint.generation, vocabSize);
-    this.#checkPrompt(prompt);
+    this.#checkTokens(prompt, 'prompt');
     const task = new GenerateTask({
       prompt,
       options: resolved,
       vocabSize,
       mostNewTokens: this.#mostNewTokens(prompt.length, resolved.maxTokens),
-      endIds: new Set([...this.#endIds, ...resolved.stopTokens]),
-      decoder: this.#tokenizer && decoderFor(this.#tokenizer, continuesText ? prompt : []),
+      endIds: new Set([...(resolved.ignoreEos ? [] : this.#endIds), ...resolved.stopTokens]),
+      decoder: this.#tokenizer?.decoder(continuesText ? prompt : []),
       remove: (self) => this.#scheduler.remove(self),
     });
     if (resolved.signal?.aborted) task.abort();
@@ -303,17 +326,17 @@ export class Llama {
     return task.output;
   }
 
-  #checkPrompt(prompt: readonly number[]): void {
+  #checkTokens(tokens: readonly number[], subject: string): void {
     const { vocabSize } = this.info.config;
-    if (prompt.length === 0) {
-      throw outOfRange('is empty', { subject: 'prompt', expected: 'at least one token' });
+    if (tokens.length === 0) {
+      throw outOfRange('is empty', { subject, expected: 'at least one token' });
     }
-    const wrong = prompt.findIndex((id) => !(Number.isInteger(id) && id >= 0 && id < vocabSize));
+    const wrong = tokens.findIndex((id) => !(Number.isInteger(id) && id >= 0 && id < vocabSize));
     if (wrong !== -1) {
       throw outOfRange('is not a token of this model', {
-        subject: `prompt[${wrong}]`,
+        subject: `${subject}[${wrong}]`,
         expected: `an integer from 0 to ${vocabSize - 1}`,
-        found: show(prompt[wrong]),
+        found: show(tokens[wrong]),
       });
     }
   }
@@ -344,19 +367,6 @@ export class Llama {
   }
 }
 
-/**
- * A decoder for the model's ids. Models may have more ids than their tokenizer (embeddings are
- * padded to round sizes): those have no text.
- */
-function decoderFor(tokenizer: Tokenizer, context: readonly number[]): StreamingDecoder {
-  const hasText = (id: number) => id < tokenizer.vocabSize;
-  const decoder = tokenizer.decoder(context.filter(hasText));
-  return {
-    push: (id) => (hasText(id) ? decoder.push(id) : ''),
-    end: () => decoder.end(),
-  };
-}
-
 function progress(phase: 'plan' | 'weights' | 'ready', doneBytes: number, plan: LoadPlan) {
   return { phase, doneBytes, totalBytes: plan.fileBytes, memory: plan.memory };
 }
@@ -368,19 +378,20 @@ async function loadEngine(
   path: string,
 ): Promise<NativeEngine> {
   const engine = new (native().Engine)();
-  const onAbort = () => engine.cancel();
-  signal?.addEventListener('abort', onAbort, { once: true });
+  const stopListening = onAbort(signal, () => engine.cancel());
   let failure: { error: unknown } | undefined;
   const timer = setInterval(() => {
     try {
       onProgress?.(progress('weights', engine.progress().doneBytes, plan));
     } catch (error) {
-      failure ??= { error }; // the caller's own error ends the load
+      failure = { error }; // the caller's own error ends the load
+      clearInterval(timer);
       engine.cancel();
     }
   }, PROGRESS_INTERVAL_MS);
   try {
     await engine.load(plan.spec);
+    if (failure !== undefined) throw failure.error; // it came with the last bytes
     return engine;
   } catch (thrown) {
     await engine.dispose();
@@ -389,6 +400,6 @@ async function loadEngine(
     throw fromNative(thrown);
   } finally {
     clearInterval(timer);
-    signal?.removeEventListener('abort', onAbort);
+    stopListening();
   }
 }

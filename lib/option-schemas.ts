@@ -127,6 +127,12 @@ const trueOrFalse = v.pipe(
   v.description('true or false'),
 );
 
+const callback = <T>() =>
+  v.pipe(
+    kind<(argument: T) => void>((value) => typeof value === 'function'),
+    v.description('a function'),
+  );
+
 /** Schemas of `GenerateOptions`; token ids must be below `vocabSize`. */
 export const generateSchemas = (vocabSize: number) => ({
   maxTokens: integerOrInfinity(1),
@@ -163,10 +169,13 @@ export const loadSchemas = {
   threads: integerBetween(1, 1024),
   // "cuda" is a name that is understood, and refused by itself.
   device: v.pipe(oneOf('auto', 'cpu', 'cuda'), v.description('one of "auto", "cpu"')),
-  onProgress: v.pipe(
-    kind<(progress: LoadProgress) => void>((value) => typeof value === 'function'),
-    v.description('a function'),
-  ),
+  onProgress: callback<LoadProgress>(),
+  signal: abortSignal,
+};
+
+/** Schemas of `PerplexityOptions`. */
+export const perplexitySchemas = {
+  onProgress: callback<{ doneTokens: number; totalTokens: number }>(),
   signal: abortSignal,
 };
 

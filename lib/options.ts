@@ -58,7 +58,10 @@ export interface GenerateOptions {
   stop?: string | readonly string[];
   /** Token ids that end generation, besides the checkpoint's end-of-sequence ids. */
   stopTokens?: readonly number[];
-  /** Go on after end-of-sequence ids, which then count as tokens without text. Default false. */
+  /**
+   * Go on after end-of-sequence ids, which then count as tokens without text; the caller's own
+   * `stopTokens` still end generation. Default false.
+   */
   ignoreEos?: boolean;
   /**
    * Report each token's log-probability, with this many alternatives (an integer, 0 to 20).
@@ -91,7 +94,10 @@ export interface ResolvedGenerateOptions {
   readonly logitBias: ReadonlyMap<number, number>;
   readonly seed: number;
   readonly stop: readonly string[];
-  /** The caller's and the checkpoint's, none twice. The tokenizer's own is not among them. */
+  /**
+   * The caller's and, unless `ignoreEos`, the checkpoint's, none twice. The tokenizer's own is not
+   * among them.
+   */
   readonly stopTokens: readonly number[];
   readonly ignoreEos: boolean;
   /** null: none. */
@@ -121,10 +127,7 @@ export interface LoadOptions {
   zeroPoints?: boolean;
   /** How keys and values are kept. Default `auto`. */
   kv?: 'auto' | 'f32' | 'f16';
-  /**
-   * The longest sequence, in tokens. Default: what the model was trained for, or, with a warning,
-   * the longest that fits into memory.
-   */
+  /** The longest sequence, in tokens. Default: what the model was trained for. */
   contextTokens?: number;
   /** Tokens that the KV cache holds for all sequences together. Default: chosen for the context. */
   kvCacheTokens?: number;
@@ -237,7 +240,9 @@ export function resolveGenerateOptions(
     logitBias: new Map((given.logitBias ?? []).filter(([, bias]) => bias !== 0)),
     seed: given.seed ?? randomInt(2 ** 48 - 1),
     stop: given.stop ?? [],
-    stopTokens: [...new Set([...(given.stopTokens ?? []), ...eosTokenIds])],
+    stopTokens: [
+      ...new Set([...(given.stopTokens ?? []), ...(merged.ignoreEos ? [] : eosTokenIds)]),
+    ],
   };
 }
 

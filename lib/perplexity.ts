@@ -1,10 +1,14 @@
 /** Perplexity of a text under a model. */
+import { onAbort } from './abort.js';
 import { aborted, outOfRange } from './errors.js';
 import type { Scheduler } from './generation/scheduler.js';
 import { ScoreTask } from './generation/score-task.js';
+import { checkOptions, perplexitySchemas } from './option-schemas.js';
 
 export interface PerplexityOptions {
+  /** Aborts with ALTIPLANO_ABORTED. */
   signal?: AbortSignal;
+  /** Called as the text is scored. */
   onProgress?: (progress: { doneTokens: number; totalTokens: number }) => void;
 }
 
@@ -26,8 +30,9 @@ export async function perplexityOf(
   scheduler: Scheduler,
   tokens: readonly number[],
   windowTokens: number,
-  { signal, onProgress }: PerplexityOptions = {},
+  options?: PerplexityOptions,
 ): Promise<Perplexity> {
+  const { signal, onProgress } = checkOptions(perplexitySchemas, options);
   if (tokens.length < 2 || windowTokens < 2) {
     throw outOfRange('is too short for a perplexity', {
       subject: 'text',
@@ -46,16 +51,15 @@ export async function perplexityOf(
     const task = new ScoreTask(window, (scored) =>
       onProgress?.({ doneTokens: doneTokens + scored, totalTokens: tokens.length }),
     );
-    const onAbort = () => {
+    const stopListening = onAbort(signal, () => {
       scheduler.remove(task);
       task.fail(aborted('perplexity', signal?.reason));
-    };
-    signal?.addEventListener('abort', onAbort, { once: true });
+    });
     scheduler.add(task);
     try {
       sum += await task.negativeLogLikelihood;
     } finally {
-      signal?.removeEventListener('abort', onAbort);
+      stopListening();
     }
   }
   return {

@@ -1,4 +1,5 @@
 /** A request for text: sampling, decoding, stop conditions and the result, as a scheduler task. */
+import { onAbort } from '../abort.js';
 import type { ResolvedGenerateOptions } from '../options.js';
 import {
   type RowRequest,
@@ -42,7 +43,7 @@ export class GenerateTask implements Task {
   readonly #submittedAt = performance.now();
   #startedAt = 0;
   #firstTokenAt = 0;
-  readonly #onAbort = () => this.abort();
+  readonly #stopListening: () => void;
 
   constructor(setup: GenerateTaskOptions) {
     this.#setup = setup;
@@ -50,8 +51,8 @@ export class GenerateTask implements Task {
     this.mostTokens = setup.prompt.length + setup.mostNewTokens;
     this.#sampler = new Sampler(setup.options, setup.vocabSize);
     this.#stops = new StopStrings(setup.options.stop);
-    this.output = new Output(this.#onAbort);
-    setup.options.signal?.addEventListener('abort', this.#onAbort, { once: true });
+    this.output = new Output(() => this.abort());
+    this.#stopListening = onAbort(setup.options.signal, () => this.abort());
   }
 
   get isPaused(): boolean {
@@ -91,8 +92,8 @@ export class GenerateTask implements Task {
     }
     if (this.#generated.length === 0) this.#firstTokenAt = performance.now();
 
-    const { options, endIds, mostNewTokens, decoder } = this.#setup;
-    if (!options.ignoreEos && endIds.has(choice.id)) return this.#finish('stop');
+    const { endIds, mostNewTokens, decoder } = this.#setup;
+    if (endIds.has(choice.id)) return this.#finish('stop');
     this.tokens.push(choice.id);
     this.#generated.push(choice.id);
     if (choice.logprobs !== undefined) this.#logprobs.push(choice.logprobs);
@@ -112,7 +113,7 @@ export class GenerateTask implements Task {
 
   #finish(reason: FinishReason): 'done' {
     this.#isOver = true;
-    this.#setup.options.signal?.removeEventListener('abort', this.#onAbort);
+    this.#stopListening();
     // What waited for the rest of a character or of a stop string.
     const { text, stopped } = this.#stops.push(this.#setup.decoder?.end() ?? '');
     this.#write(text);
@@ -133,7 +134,7 @@ export class GenerateTask implements Task {
   fail(error: unknown): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    this.#setup.options.signal?.removeEventListener('abort', this.#onAbort);
+    this.#stopListening();
     this.output.fail(error);
   }
 

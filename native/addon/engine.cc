@@ -83,10 +83,9 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
           [model = model_, kernels, spec = model_spec_from_js(info[0])] {
             check(spec);  // before it decides how many threads are started
             model->engine.load(spec, cpu::make_backend(spec.config.threads, *kernels));
-            return Nothing{};
+            return model->engine.memory();
           },
-          [this](Napi::Env env, Nothing&) {
-            const MemoryUse m = model_->engine.memory();
+          [this](Napi::Env env, const MemoryUse& m) {
             report_memory(env, static_cast<int64_t>(m.weights + m.kv + m.workspace));
             return env.Undefined();
           });
@@ -105,25 +104,24 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
   Napi::Value dispose(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     return guarded(env, [&]() -> Napi::Value {
-      if (disposed_) {
-        auto deferred = Napi::Promise::Deferred::New(env);
-        deferred.Resolve(env.Undefined());
-        return deferred.Promise();
-      }
-      disposed_ = true;
-      Ref();  // until the promise settles
-      return run_async(
+      if (disposed_) return disposal_.Value();
+      const Napi::Promise promise = run_async(
           env, *runner_,
           [model = model_] {
             model->engine.unload();
             return Nothing{};
           },
           [this](Napi::Env js, Nothing&) {
+            [[maybe_unused]] const Napi::Value self = Value();  // alive in this handle scope
+            Unref();
             runner_->stop();
             report_memory(js, 0);
-            Unref();
             return js.Undefined();
           });
+      Ref();  // until the promise settles
+      disposed_ = true;
+      disposal_ = Napi::Persistent(promise.As<Napi::Object>());
+      return promise;
     });
   }
 
@@ -168,6 +166,7 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
           return outcome;
         },
         [this, to_js = std::move(to_js)](Napi::Env js, Outcome& outcome) -> Napi::Value {
+          [[maybe_unused]] const Napi::Value self = Value();  // alive in this handle scope
           Unref();
           if (outcome.failure) std::rethrow_exception(outcome.failure);
           return to_js(js, *outcome.value);
@@ -185,6 +184,7 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
   std::shared_ptr<Model> model_;
   std::unique_ptr<Runner> runner_;
   bool disposed_ = false;
+  Napi::ObjectReference disposal_;  // the promise of dispose()
   int64_t reported_bytes_ = 0;
 };
 

@@ -74,8 +74,13 @@ void Runner::call_js(napi_env env, napi_value, void*, void* data) {
   if (env == nullptr) return;  // the environment ends; the runner may be gone
   Runner& runner = *job->runner;
   if (--runner.pending_ == 0) napi_unref_threadsafe_function(env, runner.to_js_);
-  Napi::HandleScope scope(env);
-  job->done(Napi::Env(env));  // may destroy the runner
+  try {
+    const Napi::HandleScope scope(env);
+    job->done(Napi::Env(env));
+  } catch (...) {
+    // A worker that is being terminated settles no promises: there is nobody to tell, and Node
+    // cannot take a C++ exception.
+  }
 }
 
 }  // namespace altiplano::addon

@@ -8,13 +8,7 @@ import { AltiplanoError, aborted, invalidArgument, outOfRange, show } from './er
 import { GenerateTask } from './generation/generate-task.js';
 import type { Generation } from './generation/output.js';
 import { Scheduler, type SchedulerStats } from './generation/scheduler.js';
-import {
-  availableMemoryBytes,
-  checkMemory,
-  type LoadPlan,
-  type ModelMemory,
-  planLoad,
-} from './load-plan.js';
+import { checkMemory, type LoadPlan, type ModelMemory, planLoad } from './load-plan.js';
 import { fromNative, type NativeEngine, native, packageRoot } from './native.js';
 import {
   type ChatOptions,
@@ -25,7 +19,7 @@ import {
   resolveLoadOptions,
 } from './options.js';
 import { type Perplexity, type PerplexityOptions, perplexityOf } from './perplexity.js';
-import { Tokenizer } from './tokenizer/index.js';
+import { type StreamingDecoder, Tokenizer } from './tokenizer/index.js';
 
 /** What was loaded, and how. */
 export interface LlamaInfo {
@@ -91,11 +85,12 @@ export async function estimateMemory(
 ): Promise<MemoryEstimate> {
   const resolved = resolveLoadOptions(options);
   const checkpoint = await openCheckpoint(checkSource(source));
-  const { memory, contextTokens, kvCacheTokens, weights, spec } = planLoad(checkpoint, resolved);
+  const plan = planLoad(checkpoint, resolved);
+  const { memory, availableBytes, contextTokens, kvCacheTokens, weights, spec } = plan;
   return {
     ...memory,
     totalBytes: memory.weightsBytes + memory.kvBytes + memory.workspaceBytes,
-    availableBytes: availableMemoryBytes(),
+    availableBytes,
     contextTokens,
     kvCacheTokens,
     weights,
@@ -160,8 +155,9 @@ export class Llama {
    * @throws TypeError, RangeError for options; ALTIPLANO_FILE_NOT_FOUND, ALTIPLANO_FILE_READ,
    *   ALTIPLANO_CHECKPOINT_INVALID, ALTIPLANO_CHECKPOINT_UNSUPPORTED, ALTIPLANO_TOKENIZER_INVALID,
    *   ALTIPLANO_TOKENIZER_UNSUPPORTED, ALTIPLANO_CHAT_TEMPLATE for files; ALTIPLANO_OUT_OF_MEMORY
-   *   (with the numbers) before anything is allocated; ALTIPLANO_ABORTED (an `AbortError`) by
-   *   `signal`; ALTIPLANO_DEVICE_UNAVAILABLE, ALTIPLANO_NATIVE_MISSING
+   *   (with the numbers) before anything is allocated (without `contextTokens`, a context that is too
+   *   long for the memory is shortened instead, with a warning); ALTIPLANO_ABORTED (an `AbortError`)
+   *   by `signal`; ALTIPLANO_DEVICE_UNAVAILABLE, ALTIPLANO_NATIVE_MISSING
    */
   static async load(source?: string, options?: LoadOptions): Promise<Llama> {
     const start = performance.now();
@@ -183,7 +179,9 @@ export class Llama {
     checkAborted();
     checkMemory(plan, path);
     const engine = await loadEngine(plan, resolved, path);
-    for (const warning of checkpoint.warnings) process.emitWarning(warning, 'AltiplanoWarning');
+    for (const warning of [...checkpoint.warnings, ...plan.warnings]) {
+      process.emitWarning(warning, 'AltiplanoWarning');
+    }
     try {
       checkAborted(); // it may have come with the last bytes
       resolved.onProgress?.(progress('ready', plan.fileBytes, plan));
@@ -318,7 +316,7 @@ export class Llama {
       vocabSize,
       mostNewTokens: this.#mostNewTokens(prompt.length, resolved.maxTokens),
       endIds: new Set([...(resolved.ignoreEos ? [] : this.#endIds), ...resolved.stopTokens]),
-      decoder: this.#tokenizer?.decoder(continuesText ? prompt : []),
+      decoder: this.#tokenizer && decoderFor(this.#tokenizer, continuesText ? prompt : []),
       remove: (self) => this.#scheduler.remove(self),
     });
     if (resolved.signal?.aborted) task.abort();
@@ -365,6 +363,19 @@ export class Llama {
     }
     return Math.min(mostNewTokens, kvCacheTokens - promptTokens + 1);
   }
+}
+
+/**
+ * A decoder for the model's ids. Models may have more ids than their tokenizer (embeddings are
+ * padded to round sizes): those have no text.
+ */
+function decoderFor(tokenizer: Tokenizer, context: readonly number[]): StreamingDecoder {
+  const hasText = (id: number) => id < tokenizer.vocabSize;
+  const decoder = tokenizer.decoder(context.filter(hasText));
+  return {
+    push: (id) => (hasText(id) ? decoder.push(id) : ''),
+    end: () => decoder.end(),
+  };
 }
 
 function progress(phase: 'plan' | 'weights' | 'ready', doneBytes: number, plan: LoadPlan) {

@@ -127,7 +127,10 @@ export interface LoadOptions {
   zeroPoints?: boolean;
   /** How keys and values are kept. Default `auto`. */
   kv?: 'auto' | 'f32' | 'f16';
-  /** The longest sequence, in tokens. Default: what the model was trained for. */
+  /**
+   * The longest sequence, in tokens. Default: what the model was trained for, or, with a warning,
+   * the longest that fits into memory.
+   */
   contextTokens?: number;
   /** Tokens that the KV cache holds for all sequences together. Default: chosen for the context. */
   kvCacheTokens?: number;

@@ -3,9 +3,17 @@
  * and builds whatever the text describes; a scan before it refuses equal keys, deep nesting and
  * absurd numbers of values, in one pass and with little memory.
  */
-import { show } from '../errors.js';
+import { type AltiplanoError, type ErrorDetails, show } from '../errors.js';
 import { MAX_JSON_DEPTH, MAX_JSON_VALUES } from './limits.js';
 import { invalid } from './refuse.js';
+
+/** How a caller's JSON differs from a checkpoint's. */
+export interface JsonRules {
+  /** The most values; default {@link MAX_JSON_VALUES}. */
+  maxValues?: number;
+  /** Makes the error; default: one with the code ALTIPLANO_CHECKPOINT_INVALID. */
+  refuse?: (subject: string, message: string, details?: ErrorDetails) => AltiplanoError;
+}
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
@@ -30,7 +38,7 @@ function colonFollows(text: string, i: number): boolean {
 }
 
 /** In valid JSON, exactly the strings before a colon are keys: no more of the grammar is needed. */
-function scan(text: string, subject: string): void {
+function scan(text: string, subject: string, { maxValues, refuse }: Required<JsonRules>): void {
   const keysByDepth: Set<string>[] = [];
   let values = 0;
   for (let i = 0; i < text.length; i++) {
@@ -41,8 +49,8 @@ function scan(text: string, subject: string): void {
       if (keys !== undefined && colonFollows(text, end + 1)) {
         // An escaped spelling of a key is the same key; one that does not parse fails below.
         const raw = text.slice(i, end + 1);
-        const key = raw.includes('\\') ? String(parse(raw, subject)) : raw.slice(1, -1);
-        if (keys.has(key)) throw invalid(subject, 'the same key twice', { found: show(key) });
+        const key = raw.includes('\\') ? String(parse(raw, subject, refuse)) : raw.slice(1, -1);
+        if (keys.has(key)) throw refuse(subject, 'the same key twice', { found: show(key) });
         keys.add(key);
       }
       i = end;
@@ -50,7 +58,7 @@ function scan(text: string, subject: string): void {
       keysByDepth.push(new Set());
       values++;
       if (keysByDepth.length > MAX_JSON_DEPTH) {
-        throw invalid(subject, 'JSON is nested too deeply', {
+        throw refuse(subject, 'JSON is nested too deeply', {
           expected: `at most ${MAX_JSON_DEPTH} levels`,
         });
       }
@@ -59,19 +67,19 @@ function scan(text: string, subject: string): void {
     } else if (code === COMMA) {
       values++;
     }
-    if (values > MAX_JSON_VALUES) {
-      throw invalid(subject, 'JSON has too many values', {
-        expected: `at most ${MAX_JSON_VALUES}`,
+    if (values > maxValues) {
+      throw refuse(subject, 'JSON has too many values', {
+        expected: `at most ${maxValues}`,
       });
     }
   }
 }
 
-function parse(text: string, subject: string): unknown {
+function parse(text: string, subject: string, refuse: Required<JsonRules>['refuse']): unknown {
   try {
     return JSON.parse(text);
   } catch (cause) {
-    throw invalid(subject, 'not valid JSON', {
+    throw refuse(subject, 'not valid JSON', {
       found: cause instanceof Error ? cause.message.slice(0, 120) : undefined,
       cause,
     });
@@ -83,18 +91,19 @@ function parse(text: string, subject: string): unknown {
  *
  * @param bytes UTF-8 text without byte order mark
  * @param subject the file, for messages
- * @throws ALTIPLANO_CHECKPOINT_INVALID for bad UTF-8 or JSON, equal keys in one object, or more
- *   nesting or values than `limits.ts` allows
+ * @throws ALTIPLANO_CHECKPOINT_INVALID (or what `rules` say) for bad UTF-8 or JSON, equal keys in
+ *   one object, or more nesting or values than `limits.ts` allows
  */
-export function parseJson(bytes: Uint8Array, subject: string): unknown {
+export function parseJson(bytes: Uint8Array, subject: string, rules: JsonRules = {}): unknown {
+  const { maxValues = MAX_JSON_VALUES, refuse = invalid } = rules;
   let text: string;
   try {
     text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (cause) {
-    throw invalid(subject, 'not valid UTF-8', { cause });
+    throw refuse(subject, 'not valid UTF-8', { cause });
   }
-  scan(text, subject);
-  return parse(text, subject);
+  scan(text, subject, { maxValues, refuse });
+  return parse(text, subject, refuse);
 }
 
 /** True for a JSON object (not an array, not null). */

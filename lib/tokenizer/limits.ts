@@ -9,6 +9,12 @@ export const MAX_MODEL_FILE_BYTES = 64 * 2 ** 20;
 /** Llama 3's tokenizer.json has 9 MB (17 MB with merges as pairs), Gemma's 33 MB. */
 export const MAX_JSON_FILE_BYTES = 128 * 2 ** 20;
 
+/**
+ * Values in a tokenizer.json. Gemma's has 0.26 million pieces and 0.58 million merges; written as
+ * pairs they make 2 million values. A value takes up to about 60 bytes of heap.
+ */
+export const MAX_JSON_FILE_VALUES = 5_000_000;
+
 /** `tokenizer_config.json` is a few KB, with hundreds of added tokens some 100 KB. */
 export const MAX_CONFIG_FILE_BYTES = 8 * 2 ** 20;
 

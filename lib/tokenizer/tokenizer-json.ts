@@ -4,8 +4,9 @@
  * tokenizer.model; every other kind goes to `@huggingface/tokenizers`.
  */
 
+import { parseJson } from '../checkpoint/json.js';
 import { show } from '../errors.js';
-import { MAX_MERGES, MAX_VOCABULARY_SIZE } from './limits.js';
+import { MAX_JSON_FILE_VALUES, MAX_MERGES, MAX_VOCABULARY_SIZE } from './limits.js';
 import type { MergeRule } from './merge-table.js';
 import {
   byteOfPiece,
@@ -101,12 +102,10 @@ export function parseTokenizerConfig(bytes: Uint8Array, file: string): Tokenizer
 }
 
 function parseJsonObject(bytes: Uint8Array, file: string): JsonObject {
-  let json: unknown;
-  try {
-    json = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
-  } catch (cause) {
-    throw tokenizerInvalid(file, 'it is not JSON', { cause });
-  }
+  const json = parseJson(bytes, file, {
+    maxValues: MAX_JSON_FILE_VALUES,
+    refuse: tokenizerInvalid,
+  });
   if (!isObject(json)) throw tokenizerInvalid(file, 'it is not a JSON object');
   return json;
 }

@@ -1,7 +1,7 @@
 /** The public tokenizer: one face for every kind of tokenizer file. */
 
-import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { pathKind, readBytes, withFile } from '../checkpoint/files.js';
 import type { TokenizerSource } from '../checkpoint/types.js';
 import { AltiplanoError, invalidArgument, show } from '../errors.js';
 import {
@@ -75,8 +75,13 @@ export class Tokenizer {
         found: show(folderOrFile),
       });
     }
-    const stats = await statOf(folderOrFile);
-    if (stats.isDirectory()) return Tokenizer.fromSource(await findInFolder(folderOrFile));
+    const kind = await pathKind(folderOrFile);
+    if (kind === undefined) {
+      throw new AltiplanoError('ALTIPLANO_FILE_NOT_FOUND', 'no such file or folder', {
+        subject: folderOrFile,
+      });
+    }
+    if (kind === 'folder') return Tokenizer.fromSource(await findInFolder(folderOrFile));
     if (folderOrFile.endsWith('.model')) {
       return Tokenizer.fromSource({ kind: 'sentencepiece', file: folderOrFile });
     }
@@ -234,26 +239,15 @@ function checkText(text: string): void {
   }
 }
 
-async function statOf(path: string) {
-  try {
-    return await stat(path);
-  } catch (cause) {
-    throw fileError(path, cause);
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return stat(path).then(
-    (stats) => stats.isFile(),
-    () => false,
-  );
+async function isFile(path: string): Promise<boolean> {
+  return (await pathKind(path)) === 'file';
 }
 
 async function findInFolder(folder: string): Promise<TokenizerSource> {
   const model = join(folder, 'tokenizer.model');
-  if (await exists(model)) return { kind: 'sentencepiece', file: model };
+  if (await isFile(model)) return { kind: 'sentencepiece', file: model };
   const json = join(folder, 'tokenizer.json');
-  if (await exists(json)) {
+  if (await isFile(json)) {
     return { kind: 'tokenizer-json', file: json, ...(await configBeside(folder)) };
   }
   throw new AltiplanoError('ALTIPLANO_FILE_NOT_FOUND', 'the folder holds no tokenizer', {
@@ -264,7 +258,7 @@ async function findInFolder(folder: string): Promise<TokenizerSource> {
 
 async function configBeside(folder: string): Promise<{ configFile?: string }> {
   const configFile = join(folder, 'tokenizer_config.json');
-  return (await exists(configFile)) ? { configFile } : {};
+  return (await isFile(configFile)) ? { configFile } : {};
 }
 
 async function readConfig(file: string): Promise<TokenizerConfig> {
@@ -272,25 +266,13 @@ async function readConfig(file: string): Promise<TokenizerConfig> {
 }
 
 async function readLimited(file: string, maxBytes: number): Promise<Uint8Array> {
-  const { size } = await statOf(file);
-  if (size > maxBytes) {
-    throw tokenizerInvalid(file, 'far too large for a tokenizer', {
-      expected: `at most ${maxBytes} bytes`,
-      found: String(size),
-    });
-  }
-  try {
-    return await readFile(file);
-  } catch (cause) {
-    throw fileError(file, cause);
-  }
-}
-
-function fileError(path: string, cause: unknown): AltiplanoError {
-  const missing = ['ENOENT', 'ENOTDIR'].includes((cause as { code?: string }).code ?? '');
-  return new AltiplanoError(
-    missing ? 'ALTIPLANO_FILE_NOT_FOUND' : 'ALTIPLANO_FILE_READ',
-    missing ? 'no such file or folder' : 'cannot be read',
-    { subject: path, cause },
-  );
+  return withFile(file, (open) => {
+    if (open.sizeBytes > maxBytes) {
+      throw tokenizerInvalid(file, 'far too large for a tokenizer', {
+        expected: `at most ${maxBytes} bytes`,
+        found: String(open.sizeBytes),
+      });
+    }
+    return readBytes(open, 0, open.sizeBytes);
+  });
 }

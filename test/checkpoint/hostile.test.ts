@@ -8,7 +8,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { ATTACKS, type Case, planCases } from '../fixtures/hostile/cases.js';
+import { ATTACKS, type Base, type Case, planCases } from '../fixtures/hostile/cases.js';
 import { type Refusal, unreachedRefusals } from '../fixtures/hostile/refusals.js';
 import {
   COMPILED,
@@ -18,6 +18,7 @@ import {
   type Result,
   runCases,
 } from '../fixtures/hostile/watchdog.js';
+import { TINY_TOKENS } from '../fixtures/tiny-model.js';
 
 const SEED = Number(process.env.ALTIPLANO_HOSTILE_SEED ?? 1);
 const CUTS_PER_FILE = 100;
@@ -34,7 +35,22 @@ const NOT_BY_A_FILE: readonly { refusal: RegExp; testedBy: string }[] = [
   { refusal: /^tokenizer\/vocabulary.js.*differ in number/, testedBy: 'guards.test.ts' },
   { refusal: /^tokenizer\/vocabulary.js.*not the id of a token/, testedBy: 'guards.test.ts' },
   { refusal: /^checkpoint\/files.js.*the file shrank/, testedBy: 'files.test.ts' },
+  // Wrong uses of a sound model, and a caller who stops its loading.
+  { refusal: /^llama.js.*brings no tokenizer/, testedBy: 'load.test.ts' },
+  { refusal: /^llama.js.*this.#disposedError/, testedBy: 'load.test.ts' },
+  { refusal: /^llama.js.*can never fit the KV cache/, testedBy: 'load.test.ts' },
+  { refusal: /^llama.js.*failure.error/, testedBy: 'load.test.ts' },
+  { refusal: /^llama.js.*throw error;/, testedBy: 'llama-arguments.test.ts' },
+  { refusal: /^load-plan.js.*fromNative/, testedBy: 'load-plan.test.ts' },
 ];
+
+const EXPECTED_TOKENS: Record<Base, readonly number[]> = {
+  'one file': TINY_TOKENS.F32,
+  shards: TINY_TOKENS.BF16,
+  'tokenizer.json': TINY_TOKENS.F32,
+  'byte level': TINY_TOKENS.F32,
+  gguf: TINY_TOKENS.Q8_0,
+};
 
 describe('hostile files', () => {
   const coverageFolder = mkdtempSync(join(tmpdir(), 'altiplano-coverage-'));
@@ -94,10 +110,24 @@ describe('hostile files', () => {
   test.each(ATTACKS.map((attack) => [attack.name, attack] as const))('%s', (name, attack) => {
     const result = results.find(({ case: item }) => item.kind === 'attack' && item.name === name);
     expect(result?.death ?? result?.defect).toBeUndefined();
+    if (attack.tokens) expect(result?.tokens).toEqual(attack.tokens);
     expect({ code: result?.code, message: result?.message ?? '' }).toEqual({
       code: attack.code,
       message: expect.stringMatching(attack.message ?? /^$/),
     });
+  });
+
+  test('damage to a tokenizer that loads does not change what the model computes', () => {
+    const loaded = results.filter(
+      ({ case: item, tokens }) =>
+        (item.kind === 'cut' || item.kind === 'change') &&
+        item.file.startsWith('tokenizer') &&
+        tokens !== undefined,
+    );
+    expect(loaded.length).toBeGreaterThan(50);
+    const isExpected = ({ case: item, tokens }: Result) =>
+      'base' in item && `${tokens}` === `${EXPECTED_TOKENS[item.base]}`;
+    expect(loaded.filter((result) => !isExpected(result)).map(describeResult)).toEqual([]);
   });
 
   test('every attack has a name of its own', () => {
@@ -108,8 +138,10 @@ describe('hostile files', () => {
     const { total, unreached } = unreachedRefusals(coverageFolder, join(COMPILED, 'lib'), [
       'checkpoint',
       'tokenizer',
+      'llama.js',
+      'load-plan.js',
     ]);
-    expect(total).toBeGreaterThan(80);
+    expect(total).toBeGreaterThan(100);
     const isMissing = ({ place, text }: Refusal) =>
       !NO_REFUSAL_OF_A_FILE.test(text) &&
       !NOT_BY_A_FILE.some(({ refusal }) => refusal.test(`${place} ${text}`));

@@ -1,3 +1,5 @@
+// The published types name Symbol.asyncDispose, which ES2022 does not have.
+/// <reference lib="esnext.disposable" preserve="true" />
 /** The public object: a loaded model that chats and generates. */
 import { join, resolve } from 'node:path';
 import { onAbort } from './abort.js';

@@ -47,6 +47,22 @@ void check_distinct_slots(std::vector<int32_t> slots) {
   }
 }
 
+// Floats and ids in the answer of a step: 1 GiB. JavaScript engines abort the process where an
+// array cannot be allocated, so an answer is bounded long before.
+constexpr int64_t kMostResults = int64_t{1} << 28;
+
+void check_result_size(const Batch& b, const Config& c) {
+  int64_t results = static_cast<int64_t>(b.ids.size());
+  for (size_t r = 0; r < b.rows.size(); ++r) {
+    results += 2 * int64_t{b.candidates[r]} + (b.full_rows[r] ? c.vocab_size : 0);
+  }
+  if (results > kMostResults) {
+    throw Error("ALTIPLANO_OUT_OF_RANGE", "step: the answer would have " + std::to_string(results) +
+                                              " numbers, expected at most " +
+                                              std::to_string(kMostResults));
+  }
+}
+
 }  // namespace
 
 void check(const Batch& b, const Config& c, int64_t choices) {
@@ -87,6 +103,7 @@ void check(const Batch& b, const Config& c, int64_t choices) {
   check_starts("idStarts", b.id_starts, rows, b.ids.size());
   check_each("ids", b.ids, 0, c.vocab_size);
   check_size("fullRows", b.full_rows.size(), rows);
+  check_result_size(b, c);
   if (b.page_copies.size() % 2 != 0) {
     check_size("pageCopies", b.page_copies.size(), b.page_copies.size() + 1);
   }

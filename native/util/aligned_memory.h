@@ -1,39 +1,22 @@
-// Memory aligned for vector loads, freed by its destructor. Large blocks ask for huge pages:
-// weights are read once a token from end to end, and page walks would cost bandwidth.
+// Memory aligned for vector loads, freed by its destructor.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <string>
 #include <utility>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
-#include "util/error.h"
 
 namespace altiplano {
 
+// Large blocks are mappings of their own, so that freeing them gives the memory back to the system
+// at once, and they ask for huge pages: weights are read once a token from end to end, and page
+// walks would cost bandwidth.
 class AlignedMemory {
  public:
   AlignedMemory() = default;
-  // Contents are undefined. Throws Error ALTIPLANO_OUT_OF_MEMORY, naming `purpose`.
-  AlignedMemory(size_t bytes, const char* purpose) : bytes_(bytes) {
-    if (bytes == 0) return;
-    const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
-    const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-    if (rounded >= bytes) data_ = static_cast<uint8_t*>(std::aligned_alloc(alignment, rounded));
-    if (data_ == nullptr) {
-      throw Error("ALTIPLANO_OUT_OF_MEMORY", std::string("cannot allocate ") +
-                                                 std::to_string(bytes) + " bytes for " + purpose);
-    }
-#if defined(__linux__)
-    if (bytes >= kHugePage) ::madvise(data_, rounded, MADV_HUGEPAGE);  // only a wish
-#endif
-  }
-  ~AlignedMemory() { std::free(data_); }
+  // Contents are undefined; aligned to 64 bytes at least. Throws Error ALTIPLANO_OUT_OF_MEMORY,
+  // naming `purpose`.
+  AlignedMemory(size_t bytes, const char* purpose);
+  ~AlignedMemory();
   AlignedMemory(AlignedMemory&& other) noexcept { swap(other); }
   AlignedMemory& operator=(AlignedMemory&& other) noexcept {
     swap(other);
@@ -45,8 +28,6 @@ class AlignedMemory {
   size_t bytes() const { return bytes_; }
 
  private:
-  static constexpr size_t kHugePage = size_t{2} << 20;
-
   void swap(AlignedMemory& other) {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);

@@ -90,7 +90,8 @@ __attribute__((target("avx2,fma"))) void multiply_add(int64_t rounds) {
   for (int i = 0; i < 12; ++i) sums[i] = _mm256_set1_ps(static_cast<float>(i));
   const __m256 a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(0.001f);
   for (int64_t r = 0; r < rounds; ++r) {
-    for (__m256& s : sums) {
+#pragma GCC unroll 12
+    for (__m256& s : sums) {  // unrolled, or the sums would be kept in memory
       s = _mm256_fmadd_ps(s, a, b);
       __asm__ volatile("" : "+x"(s));  // keeps the loop from being shortened
     }

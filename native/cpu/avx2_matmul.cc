@@ -1,7 +1,8 @@
 // Matrix multiplication with AVX2 and FMA, over the layout and by the chains of layout.h.
 //
-// Up to 4 tokens (decode) read each weight once: 2 or 4 tiles at a time are streamed and unpacked
-// in registers, which gives the processor 4 to 8 independent chains. More tokens share the work of
+// Few tokens (decode) stream the weights: 2 tiles at a time are unpacked in registers and
+// multiplied with up to 4 tokens (4 tiles with a single token), which gives the processor 4 to 8
+// independent chains; the next 4 tokens find these tiles in cache. Many tokens share the work of
 // unpacking: a panel of 16 rows x 128 columns is unpacked into the first-level cache, then
 // multiplied with all tokens in register tiles of 16 rows x 6 tokens: 12 accumulators, 2 weights, 1
 // activation.
@@ -19,7 +20,7 @@
 namespace altiplano::cpu::avx2 {
 namespace {
 
-// --- up to four tokens ---------------------------------------------------------------------------
+// --- few tokens ----------------------------------------------------------------------------------
 
 // f.operator()<0>(), f.operator()<1>() ... : loops that compilers must unroll, since they would
 // leave arrays of vectors in memory otherwise.
@@ -105,33 +106,48 @@ void multiply_tiles(const uint8_t* tile, size_t tile_bytes, const TileLayout& la
   for (int t = 0; t < tokens; ++t) memcpy(y + t * ldy, edge[t], bytes);
 }
 
-// All tiles, `together` at a time; what is left over is computed tile by tile.
-template <class Format, int together, int tokens>
+// Two tiles (four with a single token) at a time, and up to four tokens at a time while these tiles
+// are in cache. A tile that is left over is multiplied token by token.
+template <class Format>
 void stream_tiles(const PackedMatrix& w, const TileLayout& layout, int64_t tile_begin,
-                  int64_t tile_end, const float* x, int64_t ldx, float* y, int64_t ldy) {
-  int64_t tile = tile_begin;
-  for (; tile + together <= tile_end; tile += together) {
-    const int64_t row = tile * kTileRows;
-    multiply_tiles<Format, together, tokens>(w.data + tile * w.tile_bytes, w.tile_bytes, layout,
-                                             w.cols, w.rows - row, x, ldx, y + row, ldy);
-  }
-  for (; tile < tile_end; ++tile) {
-    const int64_t row = tile * kTileRows;
-    for (int t = 0; t < tokens; ++t) {
-      multiply_tiles<Format, 1, 1>(w.data + tile * w.tile_bytes, w.tile_bytes, layout, w.cols,
-                                   w.rows - row, x + t * ldx, ldx, y + t * ldy + row, ldy);
+                  int64_t tile_end, const float* x, int64_t ldx, int64_t tokens, float* y,
+                  int64_t ldy) {
+  const int together = tokens == 1 ? 4 : 2;
+  for (int64_t tile = tile_begin; tile < tile_end;) {
+    const int tiles = tile_end - tile >= together ? together : 1;
+    const int64_t rows = w.rows - tile * kTileRows;
+    const auto multiply = [&]<int tiles, int tokens>(int64_t t) {
+      multiply_tiles<Format, tiles, tokens>(w.data + tile * w.tile_bytes, w.tile_bytes, layout,
+                                            w.cols, rows, x + t * ldx, ldx,
+                                            y + t * ldy + tile * kTileRows, ldy);
+    };
+    for (int64_t t = 0; t < tokens;) {
+      // Parts of as equal size as can be: 5 tokens are 3 and 2, not 4 and 1.
+      const int64_t left = tokens - t;
+      const int64_t n = tiles == 1             ? 1
+                        : left > 4 && left < 8 ? (left + 1) / 2
+                        : left < 4             ? left
+                                               : 4;
+      if (tiles == 4) multiply.template operator()<4, 1>(t);
+      if (tiles == 2 && n == 4) multiply.template operator()<2, 4>(t);
+      if (tiles == 2 && n == 3) multiply.template operator()<2, 3>(t);
+      if (tiles == 2 && n == 2) multiply.template operator()<2, 2>(t);
+      if (tiles == 2 && n == 1) multiply.template operator()<2, 1>(t);
+      if (tiles == 1) multiply.template operator()<1, 1>(t);
+      t += tiles == 4 ? 1 : n;
     }
+    tile += tiles;
   }
 }
 
-// --- several tokens -----------------------------------------------------------------------------
+// --- many tokens --------------------------------------------------------------------------------
 
 constexpr int kPanelColumns = 128;  // whole blocks of every format
 constexpr int kPanelBlocks = kPanelColumns / 32;
 constexpr int kRegisterTokens = 6;
-constexpr int kFewTokens =
-    12;  // 5 and more, up to here, x is read in place, tile pair by tile pair
-constexpr int kChunkTokens = 96;  // beyond, x is copied panel by panel, that it stays in cache
+constexpr int kFewTokens = 16;  // that are streamed; beyond, panels are faster
+// Their x is copied panel by panel, that it stays in cache.
+constexpr int kChunkTokens = 96;
 
 // One panel of `tiles` (1 or 2) neighbouring tiles, unpacked.
 struct Panel {
@@ -253,19 +269,6 @@ void multiply_tile_pair(const PackedMatrix& w, const TileLayout& layout, int64_t
 }
 
 template <class Format>
-void multiply_few_tokens(const PackedMatrix& w, const TileLayout& layout, int64_t tile_begin,
-                         int64_t tile_end, const float* x, int64_t ldx, int64_t tokens, float* y,
-                         int64_t ldy) {
-  for (int64_t tile = tile_begin; tile < tile_end; tile += 2) {
-    const int tiles = tile_end - tile > 1 ? 2 : 1;
-    for (int64_t column = 0; column < w.cols; column += kPanelColumns) {
-      multiply_tile_pair<Format>(w, layout, tile, tiles, column, x + column, ldx, tokens,
-                                 y + tile * kTileRows, ldy);
-    }
-  }
-}
-
-template <class Format>
 void multiply_many_tokens(const PackedMatrix& w, const TileLayout& layout, int64_t tile_begin,
                           int64_t tile_end, const float* x, int64_t ldx, int64_t tokens, float* y,
                           int64_t ldy) {
@@ -298,16 +301,8 @@ template <class Format>
 void multiply(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, const float* x,
               int64_t ldx, int64_t tokens, float* y, int64_t ldy) {
   const TileLayout layout = tile_layout(w.format, w.cols);
-  if (tokens == 1) {
-    stream_tiles<Format, 4, 1>(w, layout, tile_begin, tile_end, x, ldx, y, ldy);
-  } else if (tokens == 2) {
-    stream_tiles<Format, 2, 2>(w, layout, tile_begin, tile_end, x, ldx, y, ldy);
-  } else if (tokens == 3) {
-    stream_tiles<Format, 2, 3>(w, layout, tile_begin, tile_end, x, ldx, y, ldy);
-  } else if (tokens == 4) {
-    stream_tiles<Format, 2, 4>(w, layout, tile_begin, tile_end, x, ldx, y, ldy);
-  } else if (tokens <= kFewTokens) {
-    multiply_few_tokens<Format>(w, layout, tile_begin, tile_end, x, ldx, tokens, y, ldy);
+  if (tokens <= kFewTokens) {
+    stream_tiles<Format>(w, layout, tile_begin, tile_end, x, ldx, tokens, y, ldy);
   } else {
     for (int64_t t = 0; t < tokens; t += kChunkTokens) {
       const int64_t n = tokens - t < kChunkTokens ? tokens - t : kChunkTokens;

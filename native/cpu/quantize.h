@@ -17,8 +17,8 @@ struct GroupCodes {
 };
 
 // The f16 bits of a scale, range / steps, finite. Rounding a small scale to f16 may lose so much
-// that the range is cut off; then the next larger f16 is taken. So no weight is cut off by more than
-// an eighth of a step, unless the scale is the largest f16.
+// that the range is cut off; then the next larger f16 is taken. So no weight is cut off by more
+// than an eighth of a step, unless the scale is the largest f16.
 inline uint16_t finite_scale(float range, float steps) {
   uint16_t bits = f32_to_f16_one(range / steps);
   if (bits >= 0x7bff) return 0x7bff;

@@ -217,12 +217,12 @@ describe('memory', () => {
 });
 
 describe('stopping', () => {
-  /** 96 MiB of zeros that take no room on the disk: quantizing them takes much more than 50 ms. */
+  /** 384 MiB of zeros that take no room on the disk: quantizing them takes much more than 50 ms. */
   let large: string;
   const LARGE = { ...OPTIONS, weights: 'int4', zeroPoints: true } as const;
 
   beforeAll(async () => {
-    const [hidden, inner, vocab] = [1024, 8192, 8];
+    const [hidden, inner, vocab] = [1024, 32768, 8];
     const sizes = { hiddenSize: hidden, intermediateSize: inner, layers: 1, vocabSize: vocab };
     const heads = { heads: 1, kvHeads: 1, headDim: 8 };
     let end = 0;

@@ -47,7 +47,7 @@ test('bf16: every answer of chat-eval.json, asked all at once and alone', async 
 
 describeModels('quantized weights', ({ name, folder, golden }) => {
   // Random weights have no likely text, and no answers.
-  if (name === 'random-gqa8') return test.skip('skipped: random weights predict nothing', () => {});
+  if (name === 'random-gqa8') return test.skip('random weights predict nothing', () => {});
 
   test.each(formats)(
     '$weights, group $weightGroup, zero points $zeroPoints',

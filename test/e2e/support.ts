@@ -56,7 +56,7 @@ export function describeModels(name: string, tests: (model: GoldenModel) => void
       if (existsSync(file)) {
         tests({ name: model, folder, golden: JSON.parse(readFileSync(file, 'utf8')) });
       } else {
-        test.skip(`skipped: ${file} is missing`, () => {});
+        test.skip(`${file} is missing`, () => {});
       }
     });
   }

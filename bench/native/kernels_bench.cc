@@ -86,17 +86,22 @@ double read_bandwidth() {
 
 #if defined(ALTIPLANO_X86)
 __attribute__((target("avx2,fma"))) void multiply_add(int64_t rounds) {
+  // Loops over the sums are unrolled, or they would be kept in memory.
   __m256 sums[12];
+#pragma GCC unroll 12
   for (int i = 0; i < 12; ++i) sums[i] = _mm256_set1_ps(static_cast<float>(i));
   const __m256 a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(0.001f);
   for (int64_t r = 0; r < rounds; ++r) {
 #pragma GCC unroll 12
-    for (__m256& s : sums) {  // unrolled, or the sums would be kept in memory
-      s = _mm256_fmadd_ps(s, a, b);
-      __asm__ volatile("" : "+x"(s));  // keeps the loop from being shortened
+    for (int i = 0; i < 12; ++i) {
+      sums[i] = _mm256_fmadd_ps(sums[i], a, b);
+      __asm__ volatile("" : "+x"(sums[i]));  // keeps the loop from being shortened
     }
   }
-  for (const __m256& s : sums) sink = sink + static_cast<uint64_t>(_mm256_cvtss_f32(s));
+  float sum = 0;
+#pragma GCC unroll 12
+  for (int i = 0; i < 12; ++i) sum += _mm256_cvtss_f32(sums[i]);
+  sink = sink + static_cast<uint64_t>(sum);
 }
 
 // Multiply-adds a second with 256-bit vectors.

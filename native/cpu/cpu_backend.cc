@@ -318,11 +318,11 @@ class CpuBackend : public Backend {
     for (size_t p = 0; p < w.parts.size(); ++p) {
       const PackedMatrix& m = w.parts[p].matrix;
       const int64_t tiles = ceil_div(m.rows, k_.tile_rows);
-      // Two tiles at least, as kernels keep two in registers; but every thread should get
-      // something.
-      int64_t per_piece =
-          std::max<int64_t>(2, kMatmulPieceBytes / static_cast<int64_t>(m.tile_bytes));
-      per_piece = std::max<int64_t>(1, std::min(per_piece, ceil_div(tiles, 2 * pool_.threads())));
+      // Kernels stream four tiles at once; but every thread should get something.
+      const int64_t by_size = kMatmulPieceBytes / static_cast<int64_t>(m.tile_bytes);
+      const int64_t by_threads = ceil_div(tiles, 2 * pool_.threads());
+      const int64_t per_piece =
+          4 * ceil_div(std::max<int64_t>(1, std::min(by_size, by_threads)), 4);
       plan[p] = {pieces, tiles, per_piece};
       pieces += ceil_div(tiles, per_piece);
     }

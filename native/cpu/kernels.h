@@ -12,14 +12,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "util/kv_type.h"
 #include "util/weight_format.h"
 
 namespace altiplano::cpu {
 
-// Tokens in a page of the KV cache.
-inline constexpr int kKvPageTokens = 32;
-
-enum class KvType : uint8_t { kF32, kF16 };
+using altiplano::kKvPageTokens;
+using altiplano::KvType;
 
 // A matrix packed by a table's pack_tile: tiles of tile_rows rows, one after the other.
 struct PackedMatrix {

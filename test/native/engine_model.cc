@@ -354,14 +354,20 @@ std::unique_ptr<TestModel> TestModel::interleaved() const {
   return std::unique_ptr<TestModel>(new TestModel(recipe_, std::move(stored), true));
 }
 
-void TestModel::patch(const TensorSpec& tensor, uint64_t at, std::span<const uint8_t> bytes) const {
+std::vector<uint8_t> TestModel::patch(const TensorSpec& tensor, uint64_t at,
+                                      std::span<const uint8_t> bytes) const {
+  std::vector<uint8_t> before(bytes.size());
+  const long begin = static_cast<long>(tensor.offset + at);
   std::FILE* file = std::fopen(tensor.file.c_str(), "r+b");
-  if (!file || std::fseek(file, static_cast<long>(tensor.offset + at), SEEK_SET) != 0 ||
+  if (!file || std::fseek(file, begin, SEEK_SET) != 0 ||
+      std::fread(before.data(), 1, before.size(), file) != before.size() ||
+      std::fseek(file, begin, SEEK_SET) != 0 ||
       std::fwrite(bytes.data(), 1, bytes.size(), file) != bytes.size()) {
     std::perror(tensor.file.c_str());
     std::exit(2);
   }
   std::fclose(file);
+  return before;
 }
 
 }  // namespace altiplano::test

@@ -63,8 +63,9 @@ class TestModel {
   const std::vector<double>& values(const TensorSpec& tensor) const {
     return values_.at(tensor.name);
   }
-  // Overwrites bytes of a tensor on disk.
-  void patch(const TensorSpec& tensor, uint64_t at, std::span<const uint8_t> bytes) const;
+  // Overwrites bytes of a tensor on disk; returns what was there.
+  std::vector<uint8_t> patch(const TensorSpec& tensor, uint64_t at,
+                             std::span<const uint8_t> bytes) const;
   const TemporaryFolder& folder() const { return folder_; }
   // All tensors of a spec, in the order in which they are loaded.
   static std::vector<TensorSpec*> tensors(ModelSpec& spec);

@@ -10,7 +10,7 @@ export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export TSAN_OPTIONS=halt_on_error=1
 jobs=$(nproc)
 # Test suites whose native paths the instrumented addon runs.
-suites=(test/kernels test/addon)
+suites=(test/kernels test/addon test/abort test/generation/lifecycle test/generation/concurrency)
 
 # build FOLDER SANITIZERS TARGETS... - native tests, and the addon as build/<configuration>/*.node:
 # a configuration of its own keeps that apart from build/Release.

@@ -146,6 +146,12 @@ CanonicalRows RowConverter::from_floats(int64_t rows, int64_t cols, WeightFormat
   zeros_.resize(format.zero_points ? groups : 0);
   uint8_t* zeros = format.zero_points ? zeros_.data() : nullptr;
   kernels_.quantize(format, floats_.data(), rows, cols, values_.data(), scales_.data(), zeros);
+  for (size_t g = 0; g < groups; ++g) {
+    // The largest f16: the group was clipped, or would be if its values were any larger.
+    if ((scales_[g] & 0x7fff) == 0x7bff) {
+      fail(static_cast<int64_t>(g) / format.groups(cols), "too large to quantize");
+    }
+  }
   return {format, rows, cols, values_.data(), scales_.data(), zeros};
 }
 

@@ -3,6 +3,7 @@ import { freemem } from 'node:os';
 import type { Checkpoint, TensorSource, TensorType } from './checkpoint/types.js';
 import { cpuInfo } from './cpu-info.js';
 import { AltiplanoError, outOfRange } from './errors.js';
+import { formatBytes } from './format-bytes.js';
 import {
   type EngineSpec,
   type EngineTensor,
@@ -243,16 +244,4 @@ export function checkMemory(plan: LoadPlan, path: string): void {
     found: `${formatBytes(plan.availableBytes)} available`,
     hint: 'Smaller weights ("int8", "int4"), contextTokens or kvCacheTokens take less',
   });
-}
-
-/** For people: about three digits and a binary unit. */
-export function formatBytes(bytes: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
-  let value = bytes;
-  let unit = 0;
-  while (value >= 1024 && unit < units.length - 1) {
-    value /= 1024;
-    unit++;
-  }
-  return `${value >= 100 || unit === 0 ? Math.round(value) : value.toPrecision(3)} ${units[unit]}`;
 }

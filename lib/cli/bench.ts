@@ -3,15 +3,17 @@
  * memory could deliver. Decoding one sequence reads all weights for every token, so its speed is
  * bounded by the read bandwidth; the share says how close it comes.
  */
+
 import { readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { Command } from 'commander';
+import { formatBytes } from '../format-bytes.js';
 import type { Checkpoint, Llama } from '../index.js';
 import type { CliContext } from './context.js';
 import { EXIT_OK, interruptible, UsageError } from './failure.js';
 import { addJson, addModelOptions, integer, loadOptions, type ModelFlags } from './flags.js';
 import { DEMO_MODEL, loadModel, progressBar } from './loading.js';
-import { bytes, number, plural, table, write, writeJson } from './output.js';
+import { number, plural, table, write, writeJson } from './output.js';
 import type { Finish } from './program.js';
 
 interface BenchFlags extends ModelFlags {
@@ -216,7 +218,7 @@ function report(results: Results, weightsBytes: number): string {
     ['machine', `${results.cpu}, ${plural(results.threads, 'thread')}, ${results.isa} kernels`],
     [
       'model',
-      `${results.model}, weights ${results.weights} (${bytes(weightsBytes)}), KV cache ${results.kv}`,
+      `${results.model}, weights ${results.weights} (${formatBytes(weightsBytes)}), KV cache ${results.kv}`,
     ],
     [
       'measured',
@@ -229,11 +231,11 @@ function report(results: Results, weightsBytes: number): string {
       'decode',
       `${number(decodeTokensPerSecond)} tokens/s, ${number(1000 / decodeTokensPerSecond)} ms a token`,
     ],
-    ['peak memory', bytes(results.peakRssBytes)],
-    ['read bandwidth', `${bytes(results.readBandwidthBytesPerSecond)}/s`],
+    ['peak memory', formatBytes(results.peakRssBytes)],
+    ['read bandwidth', `${formatBytes(results.readBandwidthBytesPerSecond)}/s`],
     [
       'share of it',
-      `${number(100 * decodeBandwidthShare)} %: each token reads ${bytes(results.weightsBytesPerToken)} of weights` +
+      `${number(100 * decodeBandwidthShare)} %: each token reads ${formatBytes(results.weightsBytesPerToken)} of weights` +
         (decodeBandwidthShare > 1 ? ', which the caches hold' : ''),
     ],
   ]);

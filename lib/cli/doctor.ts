@@ -2,15 +2,17 @@
  * `altiplano doctor`: what this machine is and what altiplano makes of it. Every part stands on its
  * own: it is there for the day on which something does not load.
  */
+
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { availableParallelism, cpus, freemem, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { Command } from 'commander';
+import { formatBytes } from '../format-bytes.js';
 import { type CpuInfo, native, nativePath, packageRoot } from '../native.js';
 import type { CliContext } from './context.js';
 import { EXIT_FAILURE, EXIT_OK } from './failure.js';
 import { addJson } from './flags.js';
-import { bytes, plural, table, write, writeJson } from './output.js';
+import { plural, table, write, writeJson } from './output.js';
 import { type Finish, packageVersion } from './program.js';
 
 const DETAILS = `
@@ -199,10 +201,13 @@ function report(findings: Findings): string {
     ['Node.js', `${platform.node}, Node-API ${platform.nodeApi}`],
     ['processor', `${cpu.model}, ${plural(cpu.usableCores, 'usable core')} of ${cpu.logicalCores}`],
     ['instruction sets', cpu.instructionSets?.join(' ') ?? 'not known on this system'],
-    ['memory', `${bytes(memory.availableBytes)} available of ${bytes(memory.totalBytes)}`],
+    [
+      'memory',
+      `${formatBytes(memory.availableBytes)} available of ${formatBytes(memory.totalBytes)}`,
+    ],
   ];
   if (addon.loaded) {
-    rows.push(['native addon', `${addon.path} (${addon.kind}, ${bytes(addon.sizeBytes)})`]);
+    rows.push(['native addon', `${addon.path} (${addon.kind}, ${formatBytes(addon.sizeBytes)})`]);
   } else {
     rows.push(['native addon', `DOES NOT LOAD: ${addon.error}`]);
     rows.push(['', `binary: ${addon.path ?? 'none found under build/ or prebuilds/'}`]);

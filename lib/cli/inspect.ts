@@ -1,12 +1,14 @@
 /** `altiplano inspect`: what a checkpoint contains and what memory it needs. Loads no weights. */
+
 import { Command } from 'commander';
 import type { Checkpoint, TensorSource, TokenizerSource } from '../checkpoint/types.js';
 import { AltiplanoError } from '../errors.js';
+import { formatBytes } from '../format-bytes.js';
 import type { CliContext, Library } from './context.js';
 import { EXIT_OK, interruptible, UsageError } from './failure.js';
 import { addJson, addMemoryOptions, addModelPath, loadOptions, type ModelFlags } from './flags.js';
 import { DEMO_MODEL } from './loading.js';
-import { bytes, number, plural, table, write, writeJson } from './output.js';
+import { number, plural, table, write, writeJson } from './output.js';
 import type { Finish } from './program.js';
 
 interface InspectFlags extends ModelFlags {
@@ -148,7 +150,7 @@ function report(facts: Facts, everyTensor: boolean): string {
     ['format', facts.format],
     [
       'parameters',
-      `${facts.parameters.toLocaleString('en-US')}, ${bytes(facts.sizeBytes)} on disk`,
+      `${facts.parameters.toLocaleString('en-US')}, ${formatBytes(facts.sizeBytes)} on disk`,
     ],
     [
       'layers',
@@ -176,13 +178,16 @@ function report(facts: Facts, everyTensor: boolean): string {
     'unknown' in memory
       ? [['memory', `not known: ${memory.unknown}`]]
       : [
-          ['weights', `${bytes(memory.weightsBytes)}: ${memory.weights}`],
+          ['weights', `${formatBytes(memory.weightsBytes)}: ${memory.weights}`],
           [
             'KV cache',
-            `${bytes(memory.kvBytes)}: ${plural(memory.kvCacheTokens, 'token')}, ${memory.kv}`,
+            `${formatBytes(memory.kvBytes)}: ${plural(memory.kvCacheTokens, 'token')}, ${memory.kv}`,
           ],
-          ['workspace', bytes(memory.workspaceBytes)],
-          ['all', `${bytes(memory.totalBytes)} of ${bytes(memory.availableBytes)} available`],
+          ['workspace', formatBytes(memory.workspaceBytes)],
+          [
+            'all',
+            `${formatBytes(memory.totalBytes)} of ${formatBytes(memory.availableBytes)} available`,
+          ],
         ];
   const rows = everyTensor
     ? facts.tensors.map((tensor) => tensorRow(tensor))
@@ -201,7 +206,7 @@ function scaling(rope: Checkpoint['config']['ropeScaling']): string {
 }
 
 function tensorRow(tensor: TensorSource, name = tensor.name, count = 1): string[] {
-  const size = bytes(tensor.sizeBytes);
+  const size = formatBytes(tensor.sizeBytes);
   const shape = `[${tensor.shape.join(', ')}]`;
   return [`  ${name}`, tensor.type, shape, count === 1 ? size : `${count} × ${size}`];
 }

@@ -1,10 +1,11 @@
 /** Loading a model for a command, and the bar that shows how far long work has come. */
+
 import { join } from 'node:path';
+import { formatBytes } from '../format-bytes.js';
 import type { Llama, LoadOptions } from '../index.js';
 import { packageRoot } from '../native.js';
 import type { CliContext } from './context.js';
 import { loadOptions, type ModelFlags } from './flags.js';
-import { bytes } from './output.js';
 
 /** The model that comes with the package, for commands that need a path. */
 export const DEMO_MODEL = join(packageRoot, 'models', 'demo');
@@ -60,7 +61,7 @@ export async function loadModel(
   signal: AbortSignal,
 ): Promise<Llama> {
   const { Llama } = await context.library();
-  const bar = await progressBar(context, 'Loading', bytes);
+  const bar = await progressBar(context, 'Loading', formatBytes);
   const options: LoadOptions = {
     ...loadOptions(flags),
     signal,

@@ -58,18 +58,6 @@ export function table(rows: readonly (readonly string[])[], right: readonly numb
   return rows.map((row) => `${line(row)}\n`).join('');
 }
 
-/** A size for people: "512 B", "8.0 MiB". */
-export function bytes(size: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
-  let value = size;
-  let unit = 0;
-  while (value >= 1024 && unit < units.length - 1) {
-    value /= 1024;
-    unit++;
-  }
-  return `${value.toFixed(unit === 0 || value >= 100 ? 0 : 1)} ${units[unit]}`;
-}
-
 /** A number with three significant digits and grouped thousands: "4,197", "12.3", "0.0123". */
 export function number(value: number): string {
   if (!Number.isFinite(value)) return String(value);

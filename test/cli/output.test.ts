@@ -1,18 +1,8 @@
 import { describe, expect, test } from '@jest/globals';
 import { median } from '../../lib/cli/bench.js';
 import { Conversation } from '../../lib/cli/conversation.js';
-import { bytes, number, plural, styles, table, write } from '../../lib/cli/output.js';
+import { number, plural, styles, table, write } from '../../lib/cli/output.js';
 import { fakeContext } from './fake-context.js';
-
-test.each([
-  [0, '0 B'],
-  [1023, '1023 B'],
-  [1024, '1.0 KiB'],
-  [150 * 1024, '150 KiB'],
-  [2.5 * 2 ** 30, '2.5 GiB'],
-])('bytes(%d) is %s', (size, text) => {
-  expect(bytes(size)).toBe(text);
-});
 
 test.each([
   [0.012345, '0.0123'],

@@ -185,7 +185,7 @@ const scenarios = {
   async terminate() {
     const codes = [];
     for (let i = 0; i < 4; i++) {
-      for (const what of ['loadInWorker', 'stepInWorker', 'manyStepsInWorker']) {
+      for (const what of ['loadInWorker', 'stepInWorker', 'manyStepsInWorker', 'chatInWorker']) {
         const worker = start(what);
         await new Promise((resolve) => worker.once('message', resolve));
         await sleep(i * 11);
@@ -217,6 +217,14 @@ const scenarios = {
     const engine = await load(specs.small);
     parentPort.postMessage('stepping');
     for (;;) await Promise.all([engine.step(plan(1)), engine.step(plan(2)), engine.step(plan(3))]);
+  },
+
+  /** The public object, with two requests at once. */
+  async chatInWorker() {
+    const llama = await Llama.load(undefined, demoOptions);
+    const ask = () => llama.generate('One', { maxTokens: 100, ignoreEos: true }).result;
+    parentPort.postMessage('chatting');
+    for (;;) await Promise.all([ask(), ask()]);
   },
 };
 

@@ -133,11 +133,11 @@ describe('an engine', () => {
     await later;
 
     const expected = await engine.step(wholePlan(40));
-    const steps = [engine.step(wholePlan(64)), engine.step(wholePlan(64))];
+    const steps = Array.from({ length: 50 }, () => engine.step(wholePlan(64)));
     engine.cancel();
     const after = engine.step(wholePlan(40));
     const codes = await Promise.all(steps.map((step) => codeOf(() => step)));
-    expect(codes[1]).toBe('ALTIPLANO_ABORTED'); // the first may have been quick
+    expect(codes.at(-1)).toBe('ALTIPLANO_ABORTED'); // the first ones may have been quick
     expect(await after).toEqual(expected);
     await engine.dispose();
     engine.cancel(); // of no effect

@@ -44,7 +44,7 @@ describe('worker threads', () => {
   test('may be terminated in the middle of a load or a step', async () => {
     const outcome = await runChild('terminate', { big, small });
     expectEnd(outcome);
-    expect(outcome.report).toEqual({ codes: Array(12).fill(1), terminated: 12 });
+    expect(outcome.report).toEqual({ codes: Array(16).fill(1), terminated: 16 });
     expect(outcome.leavingMs).toBeLessThan(SOON_MS);
   });
 });

@@ -82,9 +82,10 @@ void expect_same(Engine& engine, const std::vector<Sequence>& sequences, const S
 }  // namespace
 
 // A chain of n float additions errs by about sqrt(n) u of its terms' size, u = 2^-24, at most by
-// n u. Four such chains, one after the other, make a layer, and one more the logits. Eight times
-// the sum of their typical errors is allowed. With f16, an error of that size makes some keys and
-// values round the other way, by a whole 2^-11, but a few of thousands: one such step is allowed.
+// n u. Four such chains, one after the other, make a layer, and one more the logits: allowed is the
+// sum of their typical errors (what is seen is a fifth of that). With f16, an error of that size
+// makes a few of thousands of keys and values round the other way, by a whole 2^-11: one such step
+// is allowed.
 void test_reference() {
   for (const Recipe* recipe : all_recipes()) {
     const TestModel model(*recipe);
@@ -96,7 +97,7 @@ void test_reference() {
       load(engine, model.spec(), 2, kv);
       const Logits logits = run_alone(engine, sequences, recipe->vocab);
       const int longest = std::max(recipe->hidden, recipe->intermediate);
-      double bound = 8 * (4 * recipe->layers + 1) * std::sqrt(longest) * kEps;
+      double bound = (4 * recipe->layers + 1) * std::sqrt(longest) * kEps;
       if (kv == KvType::kF16) bound += 0x1p-11;
       for (size_t s = 0; s < sequences.size(); ++s) {
         const double error =
@@ -126,7 +127,7 @@ void test_interleaved_rotary() {
     const std::vector<double> reference =
         reference_logits(*pairs, sequences[1].tokens, KvType::kF32);
     const double error = worst_error(found[1], reference, recipe->vocab);
-    CHECK(error < 1e-4, "%s: interleaved, relative error %.3g", recipe->name, error);
+    CHECK(error < 1e-5, "%s: interleaved, relative error %.3g", recipe->name, error);
     // And the two layouts differ: read as halves, the file means something else.
     ModelSpec wrong = pairs->spec();
     wrong.config.interleaved_rotary = false;

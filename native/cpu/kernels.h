@@ -42,8 +42,8 @@ struct AttendArgs {
   size_t page_stride = 0;
   const int32_t* block_table = nullptr;  // pages of the sequence, in order
   int64_t tokens = 0;
-  int group = 0;                     // query heads of this KV head
-  const float* q = nullptr;          // token t, head g: q + t * q_stride + g * head_dim
+  int group = 0;             // query heads of this KV head
+  const float* q = nullptr;  // token t, head g: q + t * q_stride + g * head_dim
   int64_t q_stride = 0;
   const int32_t* visible = nullptr;  // [tokens] keys that token t sees, >= 1
   float* out = nullptr;              // token t, head g: out + t * out_stride + g * head_dim

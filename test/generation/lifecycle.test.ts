@@ -335,7 +335,7 @@ describe('load', () => {
     expect(error).toBeInstanceOf(AltiplanoError);
     expect(error).toMatchObject({ code: 'ALTIPLANO_OUT_OF_MEMORY' });
     // 2 x 4 layers x 2 heads x 64 numbers of 4 bytes for each of the tokens.
-    expect(error.expected).toMatch(/KV cache \(268435456 tokens, f32\) 1\.00 TiB/);
+    expect(error.expected).toMatch(/KV cache \(268435456 tokens, f32\) 1\.0 TiB/);
     expect(error.expected).toMatch(/weights \(bf16\) 8\.\d+ MiB/);
     expect(error.found).toMatch(/^[\d.e+]+ [KMGT]iB available$/);
     expect(error.hint).toMatch(/kvCacheTokens/);

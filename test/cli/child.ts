@@ -61,7 +61,7 @@ export class Terminal {
   private changed = () => {};
 
   constructor(args: readonly string[], env: Record<string, string> = {}) {
-    const { NODE_OPTIONS: _, ...inherited } = process.env;
+    const { NODE_OPTIONS: _, NO_COLOR: __, ...inherited } = process.env;
     const quote = (word: string) => `'${word.replaceAll("'", `'\\''`)}'`;
     const command = [process.execPath, MAIN, ...args].map(quote).join(' ');
     this.child = spawn('script', ['-qefc', command, '/dev/null'], {

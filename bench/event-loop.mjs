@@ -54,6 +54,8 @@ const callers = Array.from({ length: CALLERS }, async (_, caller) => {
     for await (const _text of generation) pieces++;
   }
 });
+// Prompts and the first tokens first: what is measured is mostly decoding, with new prompts between.
+while (pieces < CALLERS) await new Promise((resolve) => setTimeout(resolve, 100));
 const busy = await lateness();
 abort.abort();
 await Promise.all(callers);

@@ -29,7 +29,6 @@ export interface GenerateTaskOptions {
 
 export class GenerateTask implements Task {
   readonly tokens: number[];
-  readonly mostTokens: number;
   readonly output: Output;
   readonly #setup: GenerateTaskOptions;
   readonly #sampler: Sampler;
@@ -48,7 +47,6 @@ export class GenerateTask implements Task {
   constructor(setup: GenerateTaskOptions) {
     this.#setup = setup;
     this.tokens = [...setup.prompt];
-    this.mostTokens = setup.prompt.length + setup.mostNewTokens;
     this.#sampler = new Sampler(setup.options, setup.vocabSize);
     this.#stops = new StopStrings(setup.options.stop);
     this.output = new Output(() => this.abort());

@@ -55,8 +55,12 @@ export interface Generation extends AsyncIterable<string> {
   readonly result: Promise<GenerationResult>;
 }
 
-/** Unread pieces at which a request pauses. */
+/**
+ * Unread pieces at which a request pauses, and at which it goes on: far apart, since a request that
+ * pauses may lose its place in the KV cache to others and be computed again.
+ */
 const MOST_UNREAD_PIECES = 64;
+const FEW_UNREAD_PIECES = 32;
 
 type Waiter = { resolve(result: IteratorResult<string>): void; reject(error: unknown): void };
 
@@ -67,6 +71,7 @@ export class Output implements Generation {
   readonly #waiters: Waiter[] = [];
   #isIterated = false;
   #isClosed = false;
+  #isBehind = false;
   /** Whether the reader may wait for the result instead of reading. */
   #isAwaited = false;
   #failure: { error: unknown } | undefined;
@@ -90,12 +95,7 @@ export class Output implements Generation {
 
   /** True while the reader is behind. Who does not iterate is never behind. */
   get isFull(): boolean {
-    return (
-      this.#isIterated &&
-      !this.#isAwaited &&
-      !this.#isClosed &&
-      this.#pieces.length >= MOST_UNREAD_PIECES
-    );
+    return this.#isBehind && this.#isIterated && !this.#isAwaited && !this.#isClosed;
   }
 
   onResume(resume: () => void): void {
@@ -108,6 +108,7 @@ export class Output implements Generation {
     const waiter = this.#waiters.shift();
     if (waiter === undefined) this.#pieces.push(text);
     else waiter.resolve({ done: false, value: text });
+    if (this.#pieces.length >= MOST_UNREAD_PIECES) this.#isBehind = true;
   }
 
   end(result: GenerationResult): void {
@@ -164,7 +165,8 @@ export class Output implements Generation {
     const wasFull = this.isFull;
     const piece = this.#pieces.shift();
     if (piece !== undefined) {
-      if (wasFull) this.#resume();
+      if (this.#pieces.length <= FEW_UNREAD_PIECES) this.#isBehind = false;
+      if (wasFull && !this.isFull) this.#resume();
       return Promise.resolve({ done: false, value: piece });
     }
     const failure = this.#takeFailure();

@@ -338,12 +338,12 @@ export class Scheduler {
   }
 
   #learnSpeed(items: readonly StepItem[], ms: number): void {
-    const promptTokens = items.reduce(
-      (sum, { tokens }) => sum + (tokens.length > 1 ? tokens.length : 0),
-      0,
-    );
-    if (promptTokens < LEAST_PROMPT_TOKENS) return;
-    const sample = ms / promptTokens;
+    const isPrompt = ({ tokens }: StepItem) => tokens.length > 1;
+    const count = (some: readonly StepItem[]) =>
+      some.reduce((sum, { tokens }) => sum + tokens.length, 0);
+    if (count(items.filter(isPrompt)) < LEAST_PROMPT_TOKENS) return;
+    // In a step that large a token costs the same whether its sequence decodes or not.
+    const sample = ms / count(items);
     this.#msPerPromptToken =
       this.#msPerPromptToken === 0 ? sample : 0.7 * this.#msPerPromptToken + 0.3 * sample;
   }

@@ -10,7 +10,6 @@ import type { Task } from './task.js';
  */
 export class ScoreTask implements Task {
   readonly tokens: readonly number[];
-  readonly mostTokens: number;
   readonly isPaused = false;
   readonly negativeLogLikelihood: Promise<number>;
   #settle!: { resolve(sum: number): void; reject(error: unknown): void };
@@ -21,7 +20,6 @@ export class ScoreTask implements Task {
   /** @param onScored called with the number of tokens scored so far */
   constructor(tokens: readonly number[], onScored: (tokens: number) => void) {
     this.tokens = tokens;
-    this.mostTokens = tokens.length;
     this.#onScored = onScored;
     this.negativeLogLikelihood = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };

@@ -8,8 +8,6 @@ import type { WantedRow } from './plan.js';
 export interface Task {
   /** The tokens known so far. Grows by what `accept` appends. */
   readonly tokens: readonly number[];
-  /** The most tokens that `tokens` can become. */
-  readonly mostTokens: number;
   /** True while the reader of the output is behind: the task keeps its place but is not run. */
   readonly isPaused: boolean;
   /** Calls `wake` when `isPaused` may have become false. */

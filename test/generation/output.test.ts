@@ -4,6 +4,7 @@ import { type GenerationResult, Output } from '../../lib/generation/output.js';
 import { rejectionsDuring } from './rejections.js';
 
 const MOST_UNREAD = 64;
+const FEW_UNREAD = 32;
 
 const resultOf = (text: string): GenerationResult => ({
   text,
@@ -105,7 +106,7 @@ describe('back-pressure', () => {
     for (let i = 0; i < pieces; i++) output.write('x');
   };
 
-  test(`${MOST_UNREAD} unread pieces are the most`, async () => {
+  test(`begins at ${MOST_UNREAD} unread pieces and ends at ${FEW_UNREAD}`, async () => {
     const output = new Output(never);
     let resumes = 0;
     output.onResume(() => resumes++);
@@ -115,11 +116,17 @@ describe('back-pressure', () => {
     fill(output, 1);
     expect(output.isFull).toBe(true);
     expect(resumes).toBe(0);
+    for (let i = MOST_UNREAD - 1; i > FEW_UNREAD; i--) await iterator.next();
+    expect(output.isFull).toBe(true);
     await iterator.next();
     expect(output.isFull).toBe(false);
     expect(resumes).toBe(1);
     await iterator.next();
     expect(resumes).toBe(1); // it was not full
+    fill(output, MOST_UNREAD - FEW_UNREAD);
+    expect(output.isFull).toBe(false);
+    fill(output, 1);
+    expect(output.isFull).toBe(true);
   });
 
   test('does not hold for those who do not iterate', () => {
@@ -134,7 +141,7 @@ describe('back-pressure', () => {
     fill(output, MOST_UNREAD + 10);
     const iterator = output[Symbol.asyncIterator]();
     expect(output.isFull).toBe(true);
-    for (let i = 0; i < 10; i++) await iterator.next();
+    for (let i = MOST_UNREAD + 9; i > FEW_UNREAD; i--) await iterator.next();
     expect(output.isFull).toBe(true);
     await iterator.next();
     expect(output.isFull).toBe(false);

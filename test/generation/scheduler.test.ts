@@ -351,9 +351,15 @@ describe('readers that are behind', () => {
     expect(scheduler.stats).toMatchObject({ steps, runningSequences: 1 });
     expect(slow.tokens).toHaveLength(3 + 64);
 
-    let text = (await reader.next()).value as string;
-    await settle(20);
-    expect(slow.tokens).toHaveLength(3 + 65); // one piece read, one more token
+    let text = '';
+    const read = async (pieces: number) => {
+      for (let i = 0; i < pieces; i++) text += (await reader.next()).value;
+      await settle(80);
+    };
+    await read(31);
+    expect(slow.tokens).toHaveLength(3 + 64);
+    await read(1);
+    expect(slow.tokens).toHaveLength(3 + 64 + 32); // 64 pieces are unread again
     for (;;) {
       const { done, value } = await reader.next();
       if (done) break;

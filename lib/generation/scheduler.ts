@@ -1,9 +1,9 @@
 /**
  * The step loop: continuous batching over a paged KV cache, as in vLLM (Kwon et al., "Efficient
  * Memory Management for Large Language Model Serving with PagedAttention", 2023). All sequences that
- * have pages share each step. Arrivals wait in order for pages; a running sequence that gets no page
- * pushes the youngest one back, which is recomputed later. Logits do not depend on the batch, so that
- * none of this changes a text.
+ * have pages share each step. Arrivals wait for pages, the oldest first, but only as long as there are
+ * too few for them; a running sequence that gets no page pushes the youngest one back, which is
+ * recomputed later. Logits do not depend on the batch, so that none of this changes a text.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { AltiplanoError } from '../errors.js';
@@ -191,25 +191,41 @@ export class Scheduler {
     }
   }
 
-  /** Lets waiting sequences in, in order, while there are pages for all of their tokens. */
+  /**
+   * Lets waiting sequences in that find pages for all of their tokens, the oldest first. One that
+   * needs more than there is does not hold up those behind it; it gets their pages back as soon as
+   * that is enough, so that it is overtaken, but never for good.
+   */
   #admit(): void {
     for (const sequence of [...this.#waiting]) {
-      if (sequence.task.isPaused) continue;
-      while (!this.#reserve(sequence, sequence.task.tokens.length)) {
-        // Only those who do not run anyway make room for an arrival.
-        const victim = this.#running.findLast((s) => s.task.isPaused);
-        if (victim === undefined) return;
-        this.#preempt(victim);
-      }
+      if (sequence.task.isPaused || !this.#makeRoom(sequence)) continue;
       removeFrom(this.#waiting, sequence);
       this.#running.push(sequence);
       this.#running.sort((a, b) => a.arrival - b.arrival);
     }
   }
 
+  /** Gives an arrival its pages; those who do not run anyway and younger ones are pushed back. */
+  #makeRoom(sequence: Sequence): boolean {
+    const yielding = this.#running.filter((s) => s.task.isPaused || s.arrival > sequence.arrival);
+    const yielded = yielding.reduce((pages, s) => pages + s.pages.length, 0);
+    const tokens = sequence.task.tokens.length;
+    if (this.#missingPages(sequence, tokens) > this.#pool.freePages + yielded) return false;
+    while (!this.#reserve(sequence, tokens)) {
+      const victim = yielding.findLast((s) => s.task.isPaused) ?? yielding[yielding.length - 1]!;
+      removeFrom(yielding, victim);
+      this.#preempt(victim);
+    }
+    return true;
+  }
+
+  #missingPages(sequence: Sequence, tokens: number): number {
+    return Math.ceil(tokens / this.#options.pageTokens) - sequence.pages.length;
+  }
+
   /** Gives a sequence pages for `tokens` tokens; all or none. */
   #reserve(sequence: Sequence, tokens: number): boolean {
-    const missing = Math.ceil(tokens / this.#options.pageTokens) - sequence.pages.length;
+    const missing = this.#missingPages(sequence, tokens);
     if (missing > this.#pool.freePages) return false;
     for (let i = 0; i < missing; i++) sequence.pages.push(this.#pool.allocate()!);
     return true;

@@ -164,6 +164,38 @@ describe('pages', () => {
     expectIdle(scheduler);
   });
 
+  test('one that needs more pages than are free does not hold up those behind it', async () => {
+    const { scheduler, submit } = setUp({ pages: 8 }); // 32 tokens
+    const prompts = [16, 23, 3].map((length, i) => fakePrompt(length, i)); // 4, 6 and 1 pages
+    const counts = [12, 2, 2];
+    const order: string[] = [];
+    const tasks = prompts.map((prompt, i) => submit(prompt, counts[i]!));
+    tasks.forEach((task, i) => {
+      void task.output.result.then(() => order.push(['running', 'large', 'small'][i]!));
+    });
+    await Promise.all(tasks.map((task, i) => expectGreedy(task, prompts[i]!, counts[i]!)));
+    expect(order).toEqual(['small', 'running', 'large']);
+    expect(scheduler.stats.preemptions).toBe(0);
+    expectIdle(scheduler);
+  });
+
+  test('the overtaken one gets its pages back from those who overtook it', async () => {
+    const { scheduler, submit } = setUp({ pages: 8 });
+    const prompts = [5, 27, 3].map((length, i) => fakePrompt(length, i)); // 2, 7 and 1 pages
+    const counts = [11, 3, 25];
+    const order: string[] = [];
+    const tasks = prompts.map((prompt, i) => submit(prompt, counts[i]!));
+    tasks.forEach((task, i) => {
+      void task.output.result.then(() => order.push(['running', 'large', 'small'][i]!));
+    });
+    await tasks[0]!.output.result;
+    expect(tasks[2]!.tokens.length).toBeGreaterThan(8); // holds 3 pages or more: too many for the large one
+    await Promise.all(tasks.map((task, i) => expectGreedy(task, prompts[i]!, counts[i]!)));
+    expect(order).toEqual(['running', 'large', 'small']);
+    expect(scheduler.stats.preemptions).toBe(1);
+    expectIdle(scheduler);
+  });
+
   test('the youngest is pushed back when pages run out, with the same text in the end', async () => {
     const { scheduler, submit } = setUp({ pages: 8 }); // 32 tokens
     const prompts = [0, 1, 2].map((i) => fakePrompt(5, i));

@@ -2,7 +2,7 @@
  * How fast our tokenizer encodes text that it has never seen, against the two JavaScript tokenizers
  * that people use for Llama 2. Prints MB/s of each and our ratio to both.
  *
- *     npm run build && npm run bench:tokenizer
+ *     npm run setup && npm run bench:tokenizer
  *
  * Every figure is the first call of a fresh process: nothing is cached, nothing is compiled. The
  * texts are made (their random numbers are seeded), so that no stretch of them comes twice, and all

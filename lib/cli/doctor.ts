@@ -109,7 +109,7 @@ type Kernels =
     };
 
 function examineKernels(env: CliContext['env'], addonLoaded: boolean): Kernels {
-  const forced = env.ALTIPLANO_ISA ?? null;
+  const forced = env.ALTIPLANO_ISA || null; // empty: not set
   if (!addonLoaded) return { forced, error: 'the native addon does not load' };
   let info: CpuInfo;
   try {

@@ -277,6 +277,8 @@ describe('doctor', () => {
       env: { ALTIPLANO_ISA: 'portable' },
     });
     expect(JSON.parse(stdout).kernels).toMatchObject({ forced: 'portable', selected: 'portable' });
+    const empty = await altiplano(['doctor', '--json'], { env: { ALTIPLANO_ISA: '' } });
+    expect(JSON.parse(empty.stdout).kernels.forced).toBe(null);
   });
 
   test('reports a kernel table that does not exist', async () => {

@@ -155,6 +155,11 @@ export interface NativeAddon {
   estimate(spec: EngineSpec): { weightsBytes: number; kvBytes: number; workspaceBytes: number };
   /** Bytes a second when `threads` threads read `sizeBytes` of memory. Asynchronous. */
   measureReadBandwidth(sizeBytes: number, threads: number): Promise<number>;
+  /**
+   * Multiply-adds of int8 numbers a second by `threads` threads with the processor's best
+   * instructions for them, whichever kernels are used; 0 where that is not measured. Asynchronous.
+   */
+  measureInt8Peak(threads: number): Promise<number>;
   kernels: NativeKernels;
 }
 

@@ -1,14 +1,16 @@
 /**
  * `altiplano bench`: how fast a model loads, reads a prompt and generates here, next to what the
- * memory could deliver. Decoding one sequence reads all weights for every token, so its speed is
- * bounded by the read bandwidth; the share says how close it comes.
+ * machine could deliver. Decoding one sequence reads all weights for every token, so its speed is
+ * bounded by the read bandwidth; reading a prompt multiplies every weight with every token, so it is
+ * bounded by the multiply-adds of int8 numbers, the fastest there are. The shares say how close it
+ * comes.
  */
 
 import { readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { Command } from 'commander';
 import { formatBytes } from '../format-bytes.js';
-import type { Checkpoint, Llama } from '../index.js';
+import type { Llama } from '../index.js';
 import type { CliContext } from './context.js';
 import { EXIT_OK, interruptible, UsageError } from './failure.js';
 import { addJson, addModelOptions, integer, loadOptions, type ModelFlags } from './flags.js';
@@ -26,8 +28,10 @@ interface BenchFlags extends ModelFlags {
 const DETAILS = `
 The prompt is a fixed sequence of random tokens; generation is greedy, one sequence at a time, and
 never ends early. Speeds are the median of the runs; peak memory is the process's, read before the
-bandwidth is measured with a buffer that no cache holds. The share is (bytes of weights that a
-token reads) × (tokens a second) / bandwidth; weights that fit the caches can exceed 1.
+bandwidth is measured with a buffer that no cache holds. The decode share is (bytes of weights that
+a token reads) × (tokens a second) / bandwidth; weights that fit the caches can exceed 1. The prefill
+share is (multiply-adds of a prompt token: one for each weight of the layers, and the output head
+once a prompt) × (tokens a second) / the most multiply-adds of int8 numbers that the processor does.
 
 Examples:
   altiplano bench
@@ -44,7 +48,7 @@ export function benchCommand(context: CliContext, finish: Finish): Command {
     .option('--runs <n>', 'how often; the median counts', integer({ min: 1, max: 1000 }), 3);
   return addJson(
     addModelOptions(command),
-    'prefillTokensPerSecond, decodeTokensPerSecond, loadMs, peakRssBytes, readBandwidthBytesPerSecond, decodeBandwidthShare, …',
+    'prefillTokensPerSecond, decodeTokensPerSecond, loadMs, peakRssBytes, readBandwidthBytesPerSecond, decodeBandwidthShare, int8MacsPerSecond, prefillPeakShare, …',
   )
     .addHelpText('after', DETAILS)
     .action(async (flags: BenchFlags) => {
@@ -67,15 +71,19 @@ export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
     } finally {
       await model.dispose();
     }
-    const [{ native }, { availableMemoryBytes }] = await Promise.all([
+    const [limits, { native }, { availableMemoryBytes }] = await Promise.all([
+      import('./bench-limits.js'),
       import('../native.js'),
       import('../load-plan.js'),
     ]);
     const readBandwidthBytesPerSecond = await native().measureReadBandwidth(
-      bandwidthBuffer(availableMemoryBytes()),
+      limits.bandwidthBuffer(availableMemoryBytes()),
       info.threads,
     );
-    const weightsBytesPerToken = await readPerToken(checkpoint, flags);
+    // null: this processor's peak is not known.
+    const int8MacsPerSecond = (await native().measureInt8Peak(info.threads)) || null;
+    const work = limits.modelWork(checkpoint, loadOptions(flags));
+    const macsPerPromptToken = limits.promptMacs(work, flags.promptTokens) / flags.promptTokens;
     const results = {
       model: info.name,
       weights: info.weights,
@@ -90,9 +98,14 @@ export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
       ...speed,
       peakRssBytes,
       readBandwidthBytesPerSecond,
-      weightsBytesPerToken,
+      weightsBytesPerToken: work.weightsBytesPerToken,
       decodeBandwidthShare:
-        (weightsBytesPerToken * speed.decodeTokensPerSecond) / readBandwidthBytesPerSecond,
+        (work.weightsBytesPerToken * speed.decodeTokensPerSecond) / readBandwidthBytesPerSecond,
+      int8MacsPerSecond,
+      macsPerPromptToken,
+      prefillPeakShare:
+        int8MacsPerSecond &&
+        (macsPerPromptToken * speed.prefillTokensPerSecond) / int8MacsPerSecond,
     };
     if (flags.json) await writeJson(context, results);
     else await write(context.stdout, report(results, info.memory.weightsBytes));
@@ -159,33 +172,6 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
-/**
- * Bytes of weights that decoding a token reads: all, but of an untied embedding only one row. The
- * embedding's size is what the model would grow by if it were the head as well.
- */
-async function readPerToken(checkpoint: Checkpoint, flags: ModelFlags): Promise<number> {
-  const [{ planLoad }, { resolveLoadOptions }, { native }] = await Promise.all([
-    import('../load-plan.js'),
-    import('../options.js'),
-    import('../native.js'),
-  ]);
-  const { spec, memory } = planLoad(checkpoint, resolveLoadOptions(loadOptions(flags)));
-  const { head, ...tied } = spec.tensors;
-  if (head === undefined) return memory.weightsBytes;
-  const weightsBytes = (tensors: typeof spec.tensors) =>
-    native().estimate({ ...spec, tensors }).weightsBytes;
-  const embeddingBytes =
-    weightsBytes({ ...tied, head: spec.tensors.embedding }) - weightsBytes(tied);
-  return memory.weightsBytes - embeddingBytes;
-}
-
-/** Larger than any cache, and small beside what is free. */
-function bandwidthBuffer(availableBytes: number): number {
-  const mebibyte = 2 ** 20;
-  const size = Math.min(1024 * mebibyte, Math.max(64 * mebibyte, availableBytes / 4));
-  return Math.floor(size / mebibyte) * mebibyte;
-}
-
 /** The most memory that this process ever held: VmHWM on Linux, else what getrusage says. */
 function peakRss(): number {
   if (process.platform === 'linux') {
@@ -210,10 +196,13 @@ interface Results extends Speed {
   readBandwidthBytesPerSecond: number;
   weightsBytesPerToken: number;
   decodeBandwidthShare: number;
+  int8MacsPerSecond: number | null;
+  macsPerPromptToken: number;
+  prefillPeakShare: number | null;
 }
 
 function report(results: Results, weightsBytes: number): string {
-  const { decodeTokensPerSecond, decodeBandwidthShare, runs } = results;
+  const { decodeTokensPerSecond, decodeBandwidthShare, int8MacsPerSecond, runs } = results;
   return table([
     ['machine', `${results.cpu}, ${plural(results.threads, 'thread')}, ${results.isa} kernels`],
     [
@@ -238,5 +227,15 @@ function report(results: Results, weightsBytes: number): string {
       `${number(100 * decodeBandwidthShare)} %: each token reads ${formatBytes(results.weightsBytesPerToken)} of weights` +
         (decodeBandwidthShare > 1 ? ', which the caches hold' : ''),
     ],
+    ...(int8MacsPerSecond === null
+      ? [['int8 peak', 'not known for this processor']]
+      : [
+          ['int8 peak', `${number(int8MacsPerSecond / 1e9)} billion multiply-adds/s`],
+          [
+            'share of it',
+            `${number(100 * results.prefillPeakShare!)} %: each prompt token takes ` +
+              `${number(results.macsPerPromptToken / 1e9)} billion`,
+          ],
+        ]),
   ]);
 }

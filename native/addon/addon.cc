@@ -10,6 +10,7 @@
 #include "addon/run_async.h"
 #include "cpu/bandwidth.h"
 #include "cpu/dispatch.h"
+#include "cpu/int8_peak.h"
 #include "util/cpu_info.h"
 #include "util/kv_type.h"
 
@@ -38,18 +39,33 @@ Napi::Value cpu_info(const Napi::CallbackInfo& info) {
   });
 }
 
+// The thread for work that belongs to no model, made on first use.
+Runner& runner(Napi::Env env) {
+  auto* data = env.GetInstanceData<AddonData>();
+  if (!data->runner) data->runner = std::make_unique<Runner>(env);
+  return *data->runner;
+}
+
 Napi::Value measure_read_bandwidth(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return guarded(env, [&] {
     const int64_t bytes = integer_from_js(info[0], "sizeBytes", 1, int64_t{1} << 40);
     const int64_t threads = integer_from_js(info[1], "threads", 1, 1024);
-    auto* data = env.GetInstanceData<AddonData>();
-    if (!data->runner) data->runner = std::make_unique<Runner>(env);
     return run_async(
-        env, *data->runner,
+        env, runner(env),
         [=] {
           return cpu::measure_read_bandwidth(static_cast<size_t>(bytes), static_cast<int>(threads));
         },
+        [](Napi::Env js, double& rate) -> Napi::Value { return Napi::Number::New(js, rate); });
+  });
+}
+
+Napi::Value measure_int8_peak(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guarded(env, [&] {
+    const int64_t threads = integer_from_js(info[0], "threads", 1, 1024);
+    return run_async(
+        env, runner(env), [=] { return cpu::measure_int8_peak(static_cast<int>(threads)); },
         [](Napi::Env js, double& rate) -> Napi::Value { return Napi::Number::New(js, rate); });
   });
 }
@@ -61,6 +77,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("cpuInfo", Napi::Function::New(env, cpu_info, "cpuInfo"));
   exports.Set("measureReadBandwidth",
               Napi::Function::New(env, measure_read_bandwidth, "measureReadBandwidth"));
+  exports.Set("measureInt8Peak", Napi::Function::New(env, measure_int8_peak, "measureInt8Peak"));
   exports.Set("kvPageTokens", Napi::Number::New(env, kKvPageTokens));
   exports.Set("kernels", kernels_object(env));
   return exports;

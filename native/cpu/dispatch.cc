@@ -25,6 +25,21 @@ bool has_avx2() {
   if ((enabled & kXmmAndYmm) != kXmmAndYmm) return false;
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_AVX2);
 }
+
+Int8Dot find_int8_dot() {
+  if (!has_avx2()) return Int8Dot::kNone;
+  unsigned enabled, high;
+  __asm__("xgetbv" : "=a"(enabled), "=d"(high) : "c"(0));
+  constexpr unsigned kXmmToZmm = 0xe6;
+  constexpr unsigned kAvx512F = 1u << 16, kAvx512Vnni = 1u << 11, kAvxVnni = 1u << 4;
+  unsigned a, b, c, d;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & kAvx512F) && (c & kAvx512Vnni) &&
+      (enabled & kXmmToZmm) == kXmmToZmm) {
+    return Int8Dot::kAvx512Vnni;
+  }
+  if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & kAvxVnni)) return Int8Dot::kAvxVnni;
+  return Int8Dot::kAvx2;
+}
 #endif
 
 }  // namespace
@@ -51,6 +66,15 @@ const Kernels& select_kernels() {
   throw Error("ALTIPLANO_OUT_OF_RANGE", "ALTIPLANO_ISA: expected one of " + names +
                                             " (what this processor can run), found \"" + wanted +
                                             "\"");
+}
+
+Int8Dot int8_dot() {
+#if defined(ALTIPLANO_X86)
+  static const Int8Dot kBest = find_int8_dot();
+  return kBest;
+#else
+  return Int8Dot::kNone;
+#endif
 }
 
 }  // namespace altiplano::cpu

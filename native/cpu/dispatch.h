@@ -15,4 +15,14 @@ std::vector<const Kernels*> available_kernels();
 // (ALTIPLANO_OUT_OF_RANGE) if the variable names a table that is unknown or not available.
 const Kernels& select_kernels();
 
+// The best instructions that this processor (and its operating system) has for dot products of int8
+// numbers; whether a kernel table uses them is another matter.
+enum class Int8Dot {
+  kNone,        // or none that is known here
+  kAvx2,        // vpmaddubsw and vpmaddwd, 256 bits
+  kAvxVnni,     // vpdpbusd, 256 bits
+  kAvx512Vnni,  // vpdpbusd, 512 bits
+};
+Int8Dot int8_dot();
+
 }  // namespace altiplano::cpu

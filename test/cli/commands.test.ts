@@ -211,7 +211,7 @@ test('perplexity of a folder is an error with a code', async () => {
   expect(code).toBe(1);
 });
 
-test('bench measures speed, memory and bandwidth', async () => {
+test('bench measures speed, memory and the limits of the machine', async () => {
   const args = ['bench', '--prompt-tokens', '32', '--new-tokens', '8', '--runs', '2'];
   const { code, stdout, stderr } = await altiplano([...args, '--json']);
   const result = JSON.parse(stdout);
@@ -229,6 +229,13 @@ test('bench measures speed, memory and bandwidth', async () => {
   // The process holds at least the weights, and reading memory is no faster than a terabyte a second.
   expect(result.peakRssBytes).toBeGreaterThan(8e6);
   expect(result.readBandwidthBytesPerSecond).toBeLessThan(1e12);
+  // Four layers of q and o [256, 256], k and v [128, 256], gate, up and down [768, 256]; the head
+  // [2048, 256] once in 32 tokens.
+  const layerMacs = 4 * (2 * 256 * 256 + 2 * 128 * 256 + 3 * 768 * 256);
+  expect(result.macsPerPromptToken).toBe(layerMacs + (2048 * 256) / 32);
+  const share =
+    (result.macsPerPromptToken * result.prefillTokensPerSecond) / result.int8MacsPerSecond;
+  expect(result.prefillPeakShare).toBe(result.int8MacsPerSecond === null ? null : share);
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
 
   const tooMany = await altiplano(['bench', '--prompt-tokens', '1000', '--new-tokens', '100']);

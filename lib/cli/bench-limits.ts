@@ -1,0 +1,60 @@
+/**
+ * What a model's work is bounded by: the bytes of weights that decoding a token reads (memory), and
+ * the multiply-adds that reading a prompt takes (arithmetic). Used by `altiplano bench` and by the
+ * benchmark beside another engine (bench/peer).
+ */
+import type { Checkpoint, LoadOptions } from '../index.js';
+import { planLoad } from '../load-plan.js';
+import { native } from '../native.js';
+import { resolveLoadOptions } from '../options.js';
+
+/** What the weights of a model cost. Attention over the KV cache comes on top. */
+export interface ModelWork {
+  /**
+   * Bytes of weights, as they are held in memory, that decoding one token of one sequence reads:
+   * all of them, but of an embedding matrix that is not the head as well only one row.
+   */
+  weightsBytesPerToken: number;
+  /** Multiply-adds of a token in the layers' matrices: one for each weight. */
+  layerMacsPerToken: number;
+  /** Multiply-adds of the output head for one row of logits: a prompt needs those of its last token. */
+  headMacs: number;
+}
+
+/**
+ * @param options how the model is loaded
+ * @throws as `Llama.load` does for options that are wrong or do not fit the model
+ */
+export function modelWork(checkpoint: Checkpoint, options: LoadOptions): ModelWork {
+  const { spec, memory } = planLoad(checkpoint, resolveLoadOptions(options));
+  const { head, ...tied } = spec.tensors;
+  let weightsBytesPerToken = memory.weightsBytes;
+  if (head !== undefined) {
+    // The embedding's size is what the model would grow by if it were the head as well.
+    const weightsBytes = (tensors: typeof spec.tensors) =>
+      native().estimate({ ...spec, tensors }).weightsBytes;
+    weightsBytesPerToken -=
+      weightsBytes({ ...tied, head: spec.tensors.embedding }) - weightsBytes(tied);
+  }
+  const weights = ({ rows, cols }: { rows: number; cols: number }) => rows * cols;
+  const layerMacsPerToken = spec.tensors.layers
+    .flatMap(({ q, k, v, o, gate, up, down }) => [q, k, v, o, gate, up, down].map(weights))
+    .reduce((sum, macs) => sum + macs, 0);
+  return {
+    weightsBytesPerToken,
+    layerMacsPerToken,
+    headMacs: weights(head ?? spec.tensors.embedding),
+  };
+}
+
+/** Multiply-adds that reading a prompt takes: all layers for each token, the head for the last. */
+export function promptMacs(work: ModelWork, promptTokens: number): number {
+  return work.layerMacsPerToken * promptTokens + work.headMacs;
+}
+
+/** Bytes to measure the read bandwidth with: larger than any cache, and small beside what is free. */
+export function bandwidthBuffer(availableBytes: number): number {
+  const mebibyte = 2 ** 20;
+  const size = Math.min(1024 * mebibyte, Math.max(64 * mebibyte, availableBytes / 4));
+  return Math.floor(size / mebibyte) * mebibyte;
+}

@@ -11,7 +11,7 @@ import { GenerateTask } from './generation/generate-task.js';
 import type { Generation } from './generation/output.js';
 import { Scheduler, type SchedulerStats } from './generation/scheduler.js';
 import { checkMemory, type LoadPlan, type ModelMemory, planLoad } from './load-plan.js';
-import { fromNative, type NativeEngine, native, packageRoot } from './native.js';
+import { fromNative, type KvType, type NativeEngine, native, packageRoot } from './native.js';
 import {
   type ChatOptions,
   type GenerateOptions,
@@ -33,7 +33,7 @@ export interface LlamaInfo {
   /** How the layers' weights are kept, for instance "bf16" or "int4 (group 32)". */
   weights: string;
   /** Element type of the KV cache. */
-  kv: 'f32' | 'f16';
+  kv: KvType;
   /** The longest sequence, in tokens. */
   contextTokens: number;
   /** Tokens that the KV cache holds for all sequences together. */
@@ -54,7 +54,7 @@ export interface MemoryEstimate extends ModelMemory {
   contextTokens: number;
   kvCacheTokens: number;
   weights: string;
-  kv: 'f32' | 'f16';
+  kv: KvType;
 }
 
 /** More than any context; a longer array is a mistake, and its copy might not fit the heap. */

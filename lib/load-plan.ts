@@ -242,6 +242,6 @@ export function checkMemory(plan: LoadPlan, path: string): void {
       `KV cache (${plan.kvCacheTokens} tokens, ${plan.spec.kv}) ${formatBytes(kvBytes)}, ` +
       `workspace ${formatBytes(workspaceBytes)}`,
     found: `${formatBytes(plan.availableBytes)} available`,
-    hint: 'Smaller weights ("int8", "int4"), contextTokens or kvCacheTokens take less',
+    hint: 'Smaller weights ("int8", "int4"), kv "int8", contextTokens or kvCacheTokens take less',
   });
 }

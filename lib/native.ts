@@ -9,6 +9,9 @@ import { AltiplanoError, type ErrorCode } from './errors.js';
 /** Formats in which the engine keeps weights. */
 export type WeightType = 'f32' | 'f16' | 'bf16' | 'int8' | 'int4';
 
+/** Element types of the KV cache. */
+export type KvType = 'f32' | 'f16' | 'int8';
+
 /** A weight format; int8 and int4 share one scale, and maybe a zero point, among `group` columns. */
 export type WeightFormat =
   | { type: 'f32' | 'f16' | 'bf16' }
@@ -68,7 +71,7 @@ export interface EngineSpec {
   interleavedRotary: boolean;
   /** Positions 0 .. maxPositions-1 may be used. */
   maxPositions: number;
-  kv: 'f32' | 'f16';
+  kv: KvType;
   /** Pages of the KV cache. */
   kvPages: number;
   /** The most tokens in one step. */
@@ -220,8 +223,8 @@ export interface NativeKernels {
     scale: number,
     /** Token t sees keys 0 .. firstPosition + t; null: all keys. */
     firstPosition: number | null,
-    /** 1: keys and values are rounded to f16. */
-    f16: 0 | 1,
+    /** How keys and values are kept: 0 f32, 1 f16, 2 int8. */
+    kv: number,
     out: Float32Array,
   ): void;
   toFloat16: Convert<Float32Array, Uint16Array>;

@@ -163,7 +163,7 @@ export const loadSchemas = {
     v.description('32, 64 or 128'),
   ),
   zeroPoints: trueOrFalse,
-  kv: oneOf('auto', 'f32', 'f16'),
+  kv: oneOf('auto', 'f32', 'f16', 'int8'),
   contextTokens: integerBetween(1, MOST_TOKENS),
   kvCacheTokens: integerBetween(1, MOST_TOKENS),
   threads: integerBetween(1, 1024),

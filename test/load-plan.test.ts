@@ -64,6 +64,16 @@ describe('the default context', () => {
     expect(refusal(made)).toBe('fits');
   });
 
+  test.each([
+    ['f16', TOKEN_BYTES / 2],
+    // A code for each number, and two f32 scales for each head.
+    ['int8', TOKEN_BYTES / 4 + 2 * 4 * TINY.layers * TINY.kvHeads],
+  ] as const)('counts the bytes of keys and values in %s', (kv, tokenBytes) => {
+    const made = plan(long, 2 ** 40, { kv });
+    expect(made.spec.kv).toBe(kv);
+    expect(made.memory.kvBytes).toBe(4 * LONG_CONTEXT * tokenBytes);
+  });
+
   test('takes no more than a quarter of the memory for further contexts', () => {
     const made = plan(long, 8 * LONG_CONTEXT * TOKEN_BYTES);
     expect(made).toMatchObject({ contextTokens: LONG_CONTEXT, kvCacheTokens: 2 * LONG_CONTEXT });

@@ -329,7 +329,7 @@ describe('resolveLoadOptions', () => {
   test.each<[string, unknown, 'TypeError' | 'RangeError']>([
     ['weights', 'int5', 'RangeError'],
     ['weights', 4, 'TypeError'],
-    ['kv', 'int8', 'RangeError'],
+    ['kv', 'int4', 'RangeError'],
     ['kv', true, 'TypeError'],
     ['weightGroup', 48, 'RangeError'],
     ['weightGroup', '32', 'TypeError'],

@@ -64,6 +64,7 @@ export function addMemoryOptions(command: Command): Command {
         'auto',
         'f32',
         'f16',
+        'int8',
       ]),
     )
     .option(

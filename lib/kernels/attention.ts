@@ -1,5 +1,6 @@
 /** Attention. Part of `lib/kernels.ts`. */
 import { invalidArgument, outOfRange, show } from '../errors.js';
+import type { KvType } from '../native.js';
 import {
   allocate,
   boolean,
@@ -15,6 +16,9 @@ import {
 } from './arguments.js';
 import { run } from './run.js';
 
+/** In the order of native/util/kv_type.h. */
+const KV_TYPES = ['f32', 'f16', 'int8'] as const satisfies KvType[];
+
 export interface AttentionOptions {
   heads: number;
   /** Heads of keys and values, a divisor of `heads`: each serves heads / kvHeads consecutive query
@@ -29,7 +33,7 @@ export interface AttentionOptions {
   /** Factor of the scores. Default 1 / sqrt(headDim). */
   scale?: number;
   /** Element type in which keys and values are kept, as in a model's KV cache. Default "f32". */
-  kv?: 'f32' | 'f16';
+  kv?: KvType;
 }
 
 /**
@@ -75,7 +79,7 @@ export function attention(
   const firstPosition = firstPositionOf(o, tokens, keys);
   // In steps of f32, as a model computes it.
   const scale = finite(o.scale ?? 1 / Math.fround(Math.sqrt(headDim)), 'scale');
-  const kv = oneOf(o.kv ?? 'f32', 'kv', ['f32', 'f16']);
+  const kv = oneOf(o.kv ?? 'f32', 'kv', KV_TYPES);
   const out = allocate(Float32Array, q.length);
   run((kernels) =>
     kernels.attention(
@@ -89,7 +93,7 @@ export function attention(
       headDim,
       Math.fround(scale),
       firstPosition,
-      kv === 'f16' ? 1 : 0,
+      KV_TYPES.indexOf(kv),
       out,
     ),
   );

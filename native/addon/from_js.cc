@@ -111,7 +111,7 @@ int64_t integer_from_js(const Napi::Value& value, const char* what, int64_t low,
 }
 
 ModelSpec model_spec_from_js(const Napi::Value& value) {
-  static constexpr const char* kKvNames[] = {"f32", "f16"};
+  static constexpr const char* kKvNames[] = {"f32", "f16", "int8"};
   const Napi::Object o = object(value, "spec");
   ModelSpec spec;
   Config& c = spec.config;

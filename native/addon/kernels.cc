@@ -252,7 +252,7 @@ void rope(const cpu::Kernels& k, const Arguments& a) {
 // --- attention ---------------------------------------------------------------------------------
 
 // (q [tokens, heads * headDim], k and v [keys, kvHeads * headDim], tokens, keys, heads, kvHeads,
-//  headDim, scale, firstPosition or null, f16 0 or 1, out [tokens, heads * headDim])
+//  headDim, scale, firstPosition or null, a KvType's number, out [tokens, heads * headDim])
 // Token t sees keys 0 .. firstPosition + t, or all keys if firstPosition is null.
 void attention(const cpu::Kernels& k, const Arguments& a) {
   const int64_t tokens = a.size(3, "tokens");
@@ -279,7 +279,7 @@ void attention(const cpu::Kernels& k, const Arguments& a) {
   }
 
   cpu::AttendArgs args;
-  args.type = a.flag(10, "f16") ? KvType::kF16 : KvType::kF32;
+  args.type = static_cast<KvType>(integer_from_js(a.value(10), "kv", 0, 2));
   args.head_dim = head_dim;
   args.scale = a.number(8, "scale");
   args.page_stride = k.kv_page_bytes(args.type, head_dim);

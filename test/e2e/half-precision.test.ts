@@ -1,9 +1,13 @@
-/** Weights and KV cache in f16 and bf16: how far the logits move, and that nothing else moves them. */
+/**
+ * Weights in f16 and bf16, KV cache in f16 and int8: how far the logits move, and that nothing else
+ * moves them.
+ */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from '@jest/globals';
 import { openCheckpoint } from '../../lib/checkpoint/index.js';
+import type { KvType } from '../../lib/native.js';
 import { writeChanged } from './checkpoint-copies.js';
 import { toBf16, toF16 } from './rounding.js';
 import {
@@ -43,10 +47,17 @@ type Format = keyof typeof ROUNDOFF;
  * between token and logit contributes u or less; being independent, they add up as squares.
  * Tensors: seven matrices in each layer, embedding and head; in the cache, keys and values of each
  * layer.
+ *
+ * int8 in the cache: the error is even over half a scale to either side, in the root mean square
+ * scale / sqrt(12), and the scale is largest / 127; a head's largest number is at most
+ * sqrt(headDim) times its root mean square.
  */
 function relativeError(layers: number, weights: number, kv: number): number {
   return Math.sqrt((7 * layers + 2) * weights ** 2 + 2 * layers * kv ** 2);
 }
+
+const kvRoundoff = (kv: KvType, headDim: number) =>
+  kv === 'int8' ? Math.sqrt(headDim / 12) / 127 : ROUNDOFF[kv];
 
 /** The largest of `count` normally distributed numbers, in standard deviations. */
 const largestOf = (count: number) => Math.sqrt(2 * Math.log(count));
@@ -55,37 +66,39 @@ const root = mkdtempSync(join(tmpdir(), 'altiplano-half-'));
 const measured: Record<string, string | number>[] = [];
 afterAll(() => {
   rmSync(root, { recursive: true });
-  report('f16 and bf16 against golden.json', measured);
+  report('16-bit weights and KV caches against golden.json', measured);
 });
 
-const combinations: { weights: Format; kv: 'f32' | 'f16' }[] = [
+const combinations: { weights: Format; kv: KvType }[] = [
   { weights: 'f16', kv: 'f32' },
   { weights: 'bf16', kv: 'f32' },
   { weights: 'f32', kv: 'f16' },
   { weights: 'f16', kv: 'f16' },
   { weights: 'bf16', kv: 'f16' },
+  { weights: 'f32', kv: 'int8' },
+  { weights: 'bf16', kv: 'int8' },
 ];
 
 describeModels('half precision', ({ name, folder, golden }) => {
   const expected = golden.cases.map(({ logits_last }) => logits_last);
 
-  async function lastLogits(path: string, options: { weights: Format; kv: 'f32' | 'f16' }) {
+  async function lastLogits(path: string, options: { weights: Format; kv: KvType }) {
     const driver = await Driver.load(path, { ...options, threads: 1 });
     const rows: Float32Array[] = [];
     for (const { ids } of golden.cases) rows.push((await driver.logitsOf(ids)).at(-1)!);
-    const { layers } = driver.spec;
+    const { layers, headDim } = driver.spec;
     await driver.dispose();
-    return { rows, layers };
+    return { rows, layers, headDim };
   }
 
   test.each(isas)('errors stay within the bounds, table %s', async (isa) => {
     const { tensors } = await openCheckpoint(folder);
     const fileBits = SIGNIFICANT_BITS[tensors.embedding.type as keyof typeof SIGNIFICANT_BITS];
     for (const options of combinations) {
-      const { rows, layers } = await withIsa(isa, () => lastLogits(folder, options));
+      const { rows, layers, headDim } = await withIsa(isa, () => lastLogits(folder, options));
       const { weights, kv } = options;
       const isExact = fileBits <= SIGNIFICANT_BITS_KEPT[weights];
-      const share = relativeError(layers, isExact ? 0 : ROUNDOFF[weights], ROUNDOFF[kv]);
+      const share = relativeError(layers, isExact ? 0 : ROUNDOFF[weights], kvRoundoff(kv, headDim));
       const rmsBound = share * rms(expected);
       const maxBound = rmsBound * largestOf(expected.length * expected[0]!.length) + F32_BOUND;
 

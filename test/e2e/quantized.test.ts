@@ -1,4 +1,7 @@
-/** What int8 and int4 weights lose, and that bf16 loses nothing: perplexities and chat answers. */
+/**
+ * What int8 and int4 weights and an int8 KV cache lose, and that bf16 loses nothing: perplexities and
+ * chat answers.
+ */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, expect, test } from '@jest/globals';
@@ -48,6 +51,28 @@ test('bf16: every answer of chat-eval.json, asked all at once and alone', async 
 describeModels('quantized weights', ({ name, folder, golden }) => {
   // Random weights have no likely text, and no answers.
   if (name === 'random-gqa8') return test.skip('random weights predict nothing', () => {});
+
+  test('KV cache in int8, weights as in the file', async () => {
+    const llama = await Llama.load(folder, { kv: 'int8' });
+    const { perplexity } = await llama.perplexity(golden.perplexity.text);
+    const loss = perplexity / golden.perplexity.value - 1;
+    const row: Record<string, string | number> = {
+      model: name,
+      weights: 'as in the file',
+      kv: 'int8',
+      perplexity: perplexity.toFixed(4),
+      loss: `${(100 * loss).toFixed(2)} %`,
+    };
+    losses.push(row);
+    expect(Math.abs(loss)).toBeLessThan(0.003);
+    if (name === 'demo') {
+      const found = await answers(llama, cases);
+      const right = found.filter((answer, i) => answer === cases[i]!.expect).length;
+      row['chat answers'] = `${right} of ${cases.length}`;
+      expect(right).toBe(cases.length);
+    }
+    await llama.dispose();
+  }, 120_000);
 
   test.each(formats)(
     '$weights, group $weightGroup, zero points $zeroPoints',

@@ -286,7 +286,7 @@ const RANGE_ERRORS: Row[] = [
   ],
   [
     'an unknown element type',
-    () => attention(f32(16), f32(8), f32(8), wrong({ ...attentionOptions, kv: 'int8' })),
+    () => attention(f32(16), f32(8), f32(8), wrong({ ...attentionOptions, kv: 'int4' })),
     'kv: not usable',
   ],
 ];

@@ -80,6 +80,16 @@ function optionsOf({ tokens: _, keys: __, size: ___, ...options }: Case): Attent
   return options;
 }
 
+/** What x is in int8: the largest magnitude of each head of each key is 127. */
+function toInt8Codes(x: Float32Array, headDim: number): Float32Array {
+  return x.map((value, i) => {
+    const head = x.subarray(i - (i % headDim), i - (i % headDim) + headDim);
+    const scale = Math.fround(Math.max(...head.map(Math.abs)) / 127);
+    // Random numbers: no ties.
+    return Math.round(Math.fround(value / scale)) * scale;
+  });
+}
+
 const CASES: Case[] = [
   { tokens: 1, keys: 1, heads: 1, headDim: 1 },
   { tokens: 5, keys: 5, heads: 2, headDim: 7 },
@@ -120,6 +130,23 @@ describeTables('attention', (use) => {
         y,
         (i) => at(values, i),
         (i) => at(bounds, i),
+      );
+    }
+  });
+
+  test('int8 keys and values have a scale per key and head', () => {
+    for (const c of CASES.slice(1, 7)) {
+      const [q, k, v] = inputs(c, 12);
+      const y = use(() =>
+        unchanged([q, k, v], () => attention(q, k, v, { ...optionsOf(c), kv: 'int8' })),
+      );
+      const rounded = (x: Float32Array) => toInt8Codes(x, c.headDim);
+      const { values, bounds } = reference(q, rounded(k), rounded(v), c);
+      // The reference's numbers are themselves rounded to f32, and two scales are multiplied.
+      expectWithin(
+        y,
+        (i) => at(values, i),
+        (i) => 2 * at(bounds, i),
       );
     }
   });

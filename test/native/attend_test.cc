@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "check.h"
+#include "cpu/kv_page.h"
 #include "cpu/scalar.h"
 
 namespace altiplano::test {
@@ -11,6 +12,24 @@ using cpu::AttendArgs;
 using cpu::kKvPageTokens;
 using cpu::KvType;
 
+// Element `at` of a page, and the scale of the token at `offset`: of K, or of V.
+double stored(KvType type, const uint8_t* page, int head_dim, int at, int scale_at) {
+  if (type == KvType::kF32) return reinterpret_cast<const float*>(page)[at];
+  if (type == KvType::kF16) {
+    return cpu::f16_to_f32_one(reinterpret_cast<const uint16_t*>(page)[at]);
+  }
+  float scale;
+  std::memcpy(&scale, page + 2 * kKvPageTokens * head_dim + scale_at * sizeof(float), 4);
+  return static_cast<double>(reinterpret_cast<const int8_t*>(page)[at]) * scale;
+}
+double stored_k(KvType type, const uint8_t* page, int head_dim, int offset, int d) {
+  return stored(type, page, head_dim, d * kKvPageTokens + offset, offset);
+}
+double stored_v(KvType type, const uint8_t* page, int head_dim, int offset, int d) {
+  const int at = head_dim * (kKvPageTokens + offset) + d;
+  return stored(type, page, head_dim, at, kKvPageTokens + offset);
+}
+
 // A sequence of keys and values in pages that lie in the cache in random order, among other pages.
 struct Cache {
   KvType type;
@@ -19,7 +38,8 @@ struct Cache {
   size_t stride;
   std::vector<int32_t> block_table;
   Buffer bytes;
-  std::vector<float> k, v;  // [length][head_dim] as stored (rounded to f16 if so)
+  std::vector<float> k, v;               // [length][head_dim] before rounding
+  std::vector<double> exact_k, exact_v;  // [length][head_dim] as stored, in the cache's type
 
   Cache(const Kernels& kernels, KvType type, int head_dim, int64_t length, Random& random)
       : type(type),
@@ -27,26 +47,29 @@ struct Cache {
         length(length),
         stride(kernels.kv_page_bytes(type, head_dim) + 128),
         block_table((length + kKvPageTokens - 1) / kKvPageTokens),
-        // 0xff: unwritten slots are NaN in both types.
+        // 0xff: unwritten slots are NaN in the float types, and so are int8's scales.
         bytes(stride * (2 * block_table.size() + 1), 0xff),
         k(random.normals(length * head_dim)),
-        v(random.normals(length * head_dim)) {
+        v(random.normals(length * head_dim)),
+        exact_k(length * head_dim),
+        exact_v(length * head_dim) {
     std::vector<int32_t> pages(2 * block_table.size() + 1);
     for (size_t i = 0; i < pages.size(); ++i) pages[i] = static_cast<int32_t>(i);
     for (size_t i = pages.size() - 1; i > 0; --i) {
       std::swap(pages[i], pages[random.integer(0, static_cast<int64_t>(i))]);
     }
     std::copy_n(pages.begin(), block_table.size(), block_table.begin());
-    if (type == KvType::kF16) {
-      for (float& x : k) x = cpu::f16_to_f32_one(cpu::f32_to_f16_one(x));
-      for (float& x : v) x = cpu::f16_to_f32_one(cpu::f32_to_f16_one(x));
-    }
     for (int64_t i = 0; i < length; ++i) store(kernels, i);
   }
   uint8_t* page(int64_t i) { return bytes.data() + block_table[i] * stride; }
   void store(const Kernels& kernels, int64_t i) {
     kernels.kv_store(type, page(i / kKvPageTokens), static_cast<int>(i % kKvPageTokens), head_dim,
                      k.data() + i * head_dim, v.data() + i * head_dim);
+    const auto offset = static_cast<int>(i % kKvPageTokens);
+    for (int d = 0; d < head_dim; ++d) {
+      exact_k[i * head_dim + d] = stored_k(type, page(i / kKvPageTokens), head_dim, offset, d);
+      exact_v[i * head_dim + d] = stored_v(type, page(i / kKvPageTokens), head_dim, offset, d);
+    }
   }
 };
 
@@ -95,8 +118,9 @@ std::vector<float> attend(const Kernels& k, Cache& cache, const Queries& queries
 }
 
 // The error of a score is that of a sum of head_dim products, and of exp's argument (score - max):
-// d <= (head_dim + 4) u * 2 max sum |q||k| * scale. Weights are off by d and exp's 2 ulp each, in
-// numerator and denominator; sums over keys and the rescaling add a rounding each per key or page.
+// d <= (head_dim + 5) u * 2 max sum |q||k| * scale (k as stored; int8's scale of a key is one
+// product more). Weights are off by d and exp's 2 ulp each, in numerator and denominator; sums over
+// keys and the rescaling add a rounding each per key or page, and int8's scale of a value one more.
 void check_attention(const Kernels& k, Cache& cache, const Queries& queries) {
   const std::vector<float> out = attend(k, cache, queries, 0, queries.tokens);
   const int head_dim = cache.head_dim;
@@ -110,7 +134,7 @@ void check_attention(const Kernels& k, Cache& cache, const Queries& queries) {
       for (int64_t j = 0; j < visible; ++j) {
         double score = 0, magnitude = 0;
         for (int d = 0; d < head_dim; ++d) {
-          const double term = static_cast<double>(q[d]) * cache.k[j * head_dim + d];
+          const double term = q[d] * cache.exact_k[j * head_dim + d];
           score += term;
           magnitude += std::abs(term);
         }
@@ -119,15 +143,15 @@ void check_attention(const Kernels& k, Cache& cache, const Queries& queries) {
         largest = std::max(largest, magnitude * scale);
       }
       for (double& w : weights) sum += w = std::exp(w - most);
-      const double score_error = (head_dim + 4) * kEps * 2 * largest;
+      const double score_error = (head_dim + 5) * kEps * 2 * largest;
       const double pages = static_cast<double>(cache.block_table.size());
       const double relative =
-          2 * (score_error + 4 * kEps) + (static_cast<double>(visible) + 8 * pages + 8) * kEps;
+          2 * (score_error + 4 * kEps) + (static_cast<double>(visible) + 8 * pages + 9) * kEps;
       for (int d = 0; d < head_dim; ++d) {
         double exact = 0, magnitude = 0;
         for (int64_t j = 0; j < visible; ++j) {
-          exact += weights[j] / sum * cache.v[j * head_dim + d];
-          magnitude += weights[j] / sum * std::abs(cache.v[j * head_dim + d]);
+          exact += weights[j] / sum * cache.exact_v[j * head_dim + d];
+          magnitude += weights[j] / sum * std::abs(cache.exact_v[j * head_dim + d]);
         }
         const double found = out[t * queries.stride + g * head_dim + d];
         CHECK(std::abs(found - exact) <= 1.05 * relative * magnitude + 1e-37,
@@ -138,7 +162,16 @@ void check_attention(const Kernels& k, Cache& cache, const Queries& queries) {
   }
 }
 
-constexpr KvType kTypes[] = {KvType::kF32, KvType::kF16};
+constexpr KvType kTypes[] = {KvType::kF32, KvType::kF16, KvType::kInt8};
+
+// How far a stored number may be from x: f32 is exact (f16 is tested bit by bit); int8 half a
+// scale, the scale being largest / 127 rounded once, and x / scale once: 127 u of a code each.
+double kv_rounding(KvType type, const std::vector<float>& x) {
+  if (type != KvType::kInt8) return 0;
+  float largest = 0;
+  for (float v : x) largest = std::max(largest, std::abs(v));
+  return (0.5 + 2 * 127 * kEps) * largest / 127;
+}
 
 }  // namespace
 
@@ -154,21 +187,112 @@ void test_kv_store(const Kernels& k) {
         k.kv_store(type, page.data(), offset, head_dim, key.data(), value.data());
         cpu::portable_kernels().kv_store(type, portable.data(), offset, head_dim, key.data(),
                                          value.data());
+        const double k_bound = kv_rounding(type, key), v_bound = kv_rounding(type, value);
         for (int d = 0; d < head_dim; ++d) {
-          const int64_t k_at = d * kKvPageTokens + offset;
-          const int64_t v_at = head_dim * kKvPageTokens + offset * head_dim + d;
-          if (type == KvType::kF32) {
-            const float* stored = reinterpret_cast<const float*>(page.data());
-            CHECK(stored[k_at] == key[d] && stored[v_at] == value[d], "f32 at %d", d);
+          const double k_stored = stored_k(type, page.data(), head_dim, offset, d);
+          const double v_stored = stored_v(type, page.data(), head_dim, offset, d);
+          if (type == KvType::kF16) {
+            CHECK(k_stored == cpu::f16_to_f32_one(cpu::f32_to_f16_one(key[d])), "K at %d", d);
+            CHECK(v_stored == cpu::f16_to_f32_one(cpu::f32_to_f16_one(value[d])), "V at %d", d);
           } else {
-            const uint16_t* stored = reinterpret_cast<const uint16_t*>(page.data());
-            CHECK(stored[k_at] == cpu::f32_to_f16_one(key[d]) &&
-                      stored[v_at] == cpu::f32_to_f16_one(value[d]),
-                  "f16 at %d", d);
+            CHECK(std::abs(k_stored - key[d]) <= k_bound, "K at %d", d);
+            CHECK(std::abs(v_stored - value[d]) <= v_bound, "V at %d", d);
           }
         }
       }
       CHECK(std::memcmp(page.data(), portable.data(), bytes) == 0, "other slots were touched");
+    }
+  }
+}
+
+void test_kv_store_int8(const Kernels& k) {
+  constexpr int kHeadDim = 19;  // two vectors and a tail
+  constexpr float kLeast = 0x1p-149f;
+  Random random(35);
+  const size_t bytes = k.kv_page_bytes(KvType::kInt8, kHeadDim);
+  Buffer page(bytes), portable(bytes);
+  const auto store = [&](const std::vector<float>& key, const std::vector<float>& value) {
+    k.kv_store(KvType::kInt8, page.data(), 5, kHeadDim, key.data(), value.data());
+    cpu::portable_kernels().kv_store(KvType::kInt8, portable.data(), 5, kHeadDim, key.data(),
+                                     value.data());
+    CHECK(std::memcmp(page.data(), portable.data(), bytes) == 0, "other bytes than portable");
+  };
+  const auto k_code = [&](int d) { return static_cast<int8_t>(page.data()[d * 32 + 5]); };
+  const auto v_code = [&](int d) {
+    return static_cast<int8_t>(page.data()[kHeadDim * (32 + 5) + d]);
+  };
+  const auto scale = [&](int at) {
+    float s;
+    std::memcpy(&s, page.data() + 64 * kHeadDim + at * sizeof(float), sizeof s);
+    return s;
+  };
+
+  // Any size of number: the largest magnitude is code 127, of its sign. Ties go to the even code
+  // (sizes are powers of two, to make exact ties).
+  for (float size : {1.f, 0x1p-67f, 0x1p-126f, 0x1p66f, 0x1p120f}) {
+    std::vector<float> key(kHeadDim), value(kHeadDim);
+    for (int d = 0; d < kHeadDim; ++d) key[d] = (static_cast<float>(d) - 9.5f) * size;
+    key[3] = -127 * size;
+    for (int d = 0; d < kHeadDim; ++d) value[d] = -key[d];
+    store(key, value);
+    CHECK(scale(5) == size && scale(32 + 5) == size, "scale %g, size %g", scale(5), size);
+    for (int d = 0; d < kHeadDim; ++d) {
+      const int even = d == 3 ? -127 : 2 * static_cast<int>(std::floor((d - 9) / 2.));
+      CHECK(k_code(d) == even && v_code(d) == -even, "size %g, %d: code %d, expected %d", size, d,
+            k_code(d), even);
+    }
+  }
+  // Below f32's normal numbers the scale is rounded itself: at worst, 190 units of the least number
+  // give the scale 1 instead of 1.496, and are cut off at 127.
+  for (int units : {0, 1, 63, 64, 127, 190, 191, 5000}) {
+    std::vector<float> key(kHeadDim, kLeast * static_cast<float>(units));
+    key[1] = -key[0];
+    key[2] = 0;
+    store(key, key);
+    for (int d = 0; d < kHeadDim; ++d) {
+      const double error = std::abs(static_cast<double>(k_code(d)) * scale(5) - key[d]);
+      CHECK(error <= 63 * static_cast<double>(kLeast), "%d units: error %g", units, error);
+    }
+    CHECK(k_code(0) == -k_code(1) && k_code(2) == 0, "%d units: not symmetric", units);
+  }
+  // What is not finite gives the scale NaN, wherever it stands, and only to its own vector.
+  for (float bad : {NAN, -NAN, INFINITY, -INFINITY}) {
+    for (int d = 0; d < kHeadDim; ++d) {
+      const std::vector<float> good = random.normals(kHeadDim);
+      std::vector<float> with_bad = good;
+      with_bad[d] = bad;
+      store(with_bad, good);
+      CHECK(std::isnan(scale(5)) && std::isfinite(scale(32 + 5)), "%g in K at %d", bad, d);
+      store(good, with_bad);
+      CHECK(std::isfinite(scale(5)) && std::isnan(scale(32 + 5)), "%g in V at %d", bad, d);
+    }
+  }
+}
+
+// A key or value that is not finite reaches every dimension of every query that sees it, in all
+// types (an infinite value may stay infinite): so the logits show it.
+void test_attend_shows_what_is_not_finite(const Kernels& k) {
+  Random random(36);
+  for (KvType type : kTypes) {
+    for (float bad : {NAN, INFINITY}) {
+      for (bool in_value : {false, true}) {
+        const int head_dim = 20;
+        Cache cache(k, type, head_dim, 70, random);
+        const Queries queries = random_queries(cache, 8, 2, random);
+        const int64_t seen_from = 65;  // position: tokens 62 .. 64 do not see it
+        for (int d = 0; d < head_dim; ++d) {
+          (in_value ? cache.v : cache.k)[seen_from * head_dim + d] = bad;
+        }
+        cache.store(k, seen_from);
+        const std::vector<float> out = attend(k, cache, queries, 0, queries.tokens);
+        for (int64_t t = 0; t < queries.tokens; ++t) {
+          for (int64_t i = 0; i < int64_t{queries.group} * head_dim; ++i) {
+            const bool finite = std::isfinite(out[t * queries.stride + i]);
+            CHECK(finite == (queries.visible[t] <= seen_from), "%g in %s, token %lld", bad,
+                  in_value ? "V" : "K", static_cast<long long>(t));
+          }
+        }
+      }
     }
   }
 }

@@ -83,27 +83,28 @@ void expect_same(Engine& engine, const std::vector<Sequence>& sequences, const S
 
 // A chain of n float additions errs by about sqrt(n) u of its terms' size, u = 2^-24, at most by
 // n u. Four such chains, one after the other, make a layer, and one more the logits: allowed is the
-// sum of their typical errors (what is seen is a fifth of that). With f16, an error of that size
-// makes a few of thousands of keys and values round the other way, by a whole 2^-11: one such step
-// is allowed.
+// sum of their typical errors (what is seen is a fifth of that). With f16 and int8, an error of
+// that size makes a few of thousands of keys and values round the other way, by a whole 2^-11, or
+// by 1/127 of the head's largest: one such step is allowed.
 void test_reference() {
   for (const Recipe* recipe : all_recipes()) {
     const TestModel model(*recipe);
     Random random(7);
     const int lengths[] = {37, 4};  // the reference is slow
     const std::vector<Sequence> sequences = random_sequences(lengths, model.spec(), random);
-    for (const KvType kv : {KvType::kF32, KvType::kF16}) {
+    for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kInt8}) {
       Engine engine;
       load(engine, model.spec(), 2, kv);
       const Logits logits = run_alone(engine, sequences, recipe->vocab);
       const int longest = std::max(recipe->hidden, recipe->intermediate);
       double bound = (4 * recipe->layers + 1) * std::sqrt(longest) * kEps;
       if (kv == KvType::kF16) bound += 0x1p-11;
+      if (kv == KvType::kInt8) bound += 1. / 127;
       for (size_t s = 0; s < sequences.size(); ++s) {
         const double error =
             worst_error(logits[s], reference_logits(model, sequences[s].tokens, kv), recipe->vocab);
-        CHECK(error <= bound, "%s, kv %s: relative error %.3g, bound %.3g", recipe->name,
-              kv == KvType::kF32 ? "f32" : "f16", error, bound);
+        CHECK(error <= bound, "%s, kv %d: relative error %.3g, bound %.3g", recipe->name,
+              static_cast<int>(kv), error, bound);
       }
     }
   }
@@ -144,7 +145,7 @@ void test_same_bits() {
     const int vocab = recipe->vocab;
     Random random(9);
     std::vector<Sequence> sequences = random_sequences(kLengths, model.spec(), random);
-    for (const KvType kv : {KvType::kF32, KvType::kF16}) {
+    for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kInt8}) {
       Logits expected;
       {
         Engine engine;
@@ -152,7 +153,7 @@ void test_same_bits() {
         expected = run_alone(engine, sequences, vocab);
       }
       for (const int threads : {1, 2, 3, 5}) {
-        if (kv == KvType::kF16 && threads == 3) continue;  // enough
+        if (kv != KvType::kF32 && threads == 3) continue;  // enough
         // The cache keeps what the schedule before left in it: that must not matter either.
         Engine engine;
         load(engine, model.spec(), threads, kv);

@@ -182,7 +182,7 @@ void test_hostile_plans() {
   const int vocab = model.recipe().vocab;
   Random random(41);
   std::vector<Sequence> sequences = random_sequences(kLengths, model.spec(), random);
-  for (const KvType kv : {KvType::kF32, KvType::kF16}) {
+  for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kInt8}) {
     Engine engine;
     load(engine, model.spec(), 2, kv);
     const Logits expected = run_alone(engine, sequences, vocab);

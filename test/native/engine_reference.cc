@@ -45,9 +45,19 @@ void rotate(Vector& x, int position, const Config& c) {
   }
 }
 
-void round_to(KvType kv, Vector& x) {
+// x [G d] as the cache keeps it; int8 has a scale for each head.
+void round_to(KvType kv, int head_dim, Vector& x) {
   if (kv == KvType::kF32) return;
-  for (double& v : x) v = cpu::f16_to_f32_one(cpu::f32_to_f16_one(static_cast<float>(v)));
+  if (kv == KvType::kF16) {
+    for (double& v : x) v = cpu::f16_to_f32_one(cpu::f32_to_f16_one(static_cast<float>(v)));
+    return;
+  }
+  for (auto head = x.begin(); head != x.end(); head += head_dim) {
+    double largest = 0;
+    for (int d = 0; d < head_dim; ++d) largest = std::max(largest, std::abs(head[d]));
+    const double scale = largest / 127;
+    for (int d = 0; d < head_dim; ++d) head[d] = std::nearbyint(head[d] / scale) * scale;
+  }
 }
 
 // softmax(q k^T / sqrt(d)) v for each head; keys and values [position][G d]
@@ -94,8 +104,8 @@ std::vector<double> reference_logits(const TestModel& model, std::span<const int
       Vector q = times(w(layer.q), h), k = times(w(layer.k), h), v = times(w(layer.v), h);
       rotate(q, static_cast<int>(t), c);
       rotate(k, static_cast<int>(t), c);
-      round_to(kv, k);
-      round_to(kv, v);
+      round_to(kv, c.head_dim, k);
+      round_to(kv, c.head_dim, v);
       keys[l].push_back(k);
       values[l].push_back(v);
       const Vector y = times(w(layer.o), attend(q, keys[l], values[l], c));

@@ -208,7 +208,7 @@ void test_references_to_choices() {
 void test_page_copies() {
   const TestModel model(odd_floats());
   const int vocab = model.recipe().vocab;
-  for (const KvType kv : {KvType::kF32, KvType::kF16}) {
+  for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kInt8}) {
     Engine engine;
     load(engine, model.spec(), 2, kv);
     Random random(23);

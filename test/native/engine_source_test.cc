@@ -124,7 +124,7 @@ void test_memory() {
     const TestModel model(*recipe);
     ModelSpec spec = model.spec();
     const Config& c = spec.config;
-    for (const KvType kv : {KvType::kF32, KvType::kF16}) {
+    for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kInt8}) {
       Engine engine;
       load(engine, spec, 2, kv);
       uint64_t weights = 0;

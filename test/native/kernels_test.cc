@@ -28,9 +28,11 @@ constexpr Case kCases[] = {
     {"quantize", test_quantize},
     {"Q8_0 and Q4_0 blocks are kept without loss", test_lossless_blocks},
     {"kv_store", test_kv_store},
+    {"kv_store in int8", test_kv_store_int8},
     {"attend within its error bound", test_attend_error},
     {"attend: same bits for any batch", test_attend_is_the_same_for_any_batch},
     {"attend ignores what is not visible", test_attend_ignores_what_is_not_visible},
+    {"attend shows what is not finite", test_attend_shows_what_is_not_finite},
     {"choice of a table", test_choice_of_a_table},
 };
 

@@ -1,0 +1,204 @@
+/**
+ * The measurements. Engines take turns, run by run, each one first as often as the other, and the
+ * limits of the machine are measured in between; medians are what counts. Engines that wait use no
+ * processor.
+ */
+import { createReadStream, statSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { busyLoop, Engine } from './engines.mjs';
+import { cpuQuota, cpusFor } from './machine.mjs';
+import { modelPath } from './models.mjs';
+
+const CONTEXT_TOKENS = 2048;
+/** The longest that a run of decoding beside a busy process may take. */
+const BUSY_LIMIT_MS = 12_000;
+
+export function median(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+/**
+ * Runs `turns` (name -> function of the run's number) one after the other, `runs` times, every other
+ * time in the opposite order. @returns name -> what the function returned, run by run
+ */
+async function alternate(runs, turns) {
+  const names = Object.keys(turns);
+  const values = Object.fromEntries(names.map((name) => [name, []]));
+  for (let run = 0; run < runs; run++) {
+    for (const name of run % 2 === 0 ? names : [...names].reverse()) {
+      values[name].push(await turns[name](run));
+      await sleep(100); // threads that spin before they sleep
+    }
+  }
+  return values;
+}
+
+/** Starts engines, runs `body` with them, and ends them whatever happens. */
+async function withEngines(engines, body) {
+  try {
+    return await body(engines);
+  } finally {
+    await Promise.all(Object.values(engines).map((engine) => engine?.close()));
+  }
+}
+
+function open(engine, row, bench, options = {}) {
+  return engine.ask('open', {
+    peer: bench.peer,
+    model: modelPath(bench.folder, row.model),
+    threads: bench.threads,
+    contextTokens: CONTEXT_TOKENS,
+    ...options,
+  });
+}
+
+const WARM_UP = { promptTokens: 16, newTokens: 4, seed: 0 };
+
+/** Prefill, decode and several sequences at once, of one model with one environment. */
+export async function measureSpeeds(rows, bench, report) {
+  const [{ model, env }] = rows;
+  const engines = { altiplano: new Engine('altiplano', { env }), limits: new Engine('altiplano') };
+  if (rows.some(({ peer }) => peer !== false)) engines.peer = new Engine('peer');
+  await withEngines(engines, async ({ altiplano, peer, limits }) => {
+    const opened = await open(altiplano, rows[0], bench);
+    if (peer) await open(peer, rows[0], bench);
+    for (const engine of [altiplano, peer]) await engine?.ask('run', WARM_UP);
+    const { threads } = bench;
+    const work = await limits.ask('work', { model: modelPath(bench.folder, model), threads });
+    for (const row of rows) {
+      const result = await measureSpeed(row, bench, engines, work);
+      report(row, { ...result, isa: opened.isa, weights: opened.weights, kv: opened.kv });
+    }
+  });
+}
+
+async function measureSpeed(row, { runs, threads }, { altiplano, peer, limits }, work) {
+  const { kind, promptTokens = 16, newTokens = 1, sequences } = row;
+  const figure = kind === 'prefill' ? 'prefillTokensPerSecond' : 'decodeTokensPerSecond';
+  const speed = (engine, command, more) => async (run) => {
+    const args = { promptTokens, newTokens, seed: 100 * (run + 1), ...more };
+    return (await engine.ask(command, args))[figure];
+  };
+  const turns = {
+    altiplano: speed(altiplano, 'run'),
+    limits: () => limits.ask('limits', { threads }),
+  };
+  if (kind === 'together') {
+    turns.one = turns.altiplano;
+    turns.altiplano = speed(altiplano, 'together', { sequences });
+  } else {
+    turns.peer = speed(peer, 'run');
+  }
+  const values = await alternate(runs, turns);
+  const ours = median(values.altiplano);
+  const peak = median(values.limits.map(({ int8MacsPerSecond }) => int8MacsPerSecond));
+  const bandwidth = median(values.limits.map(({ readBytesPerSecond }) => readBytesPerSecond));
+  const macs = work.layerMacsPerToken + work.headMacs / promptTokens;
+  const result = { altiplano: values.altiplano, peer: values.peer };
+  if (kind === 'together') return { ...result, one: values.one, share: ours / median(values.one) };
+  if (kind === 'decode') {
+    const share = (ours * work.weightsBytesPerToken) / bandwidth;
+    return { ...result, share, limit: bandwidth / work.weightsBytesPerToken, bandwidth };
+  }
+  if (peak === 0) return { ...result, noShare: 'the peak of this processor is not known' };
+  return { ...result, share: (ours * macs) / peak, limit: peak / macs, peak };
+}
+
+/** Decoding behind a long context: it is read once, then the engines take turns decoding. */
+export async function measureContext(row, bench) {
+  const { promptTokens, newTokens, kv } = row;
+  const room = promptTokens + bench.runs * (newTokens + 4) + 16;
+  const contextTokens = Math.min(4096, 256 * Math.ceil(room / 256));
+  const engines = { altiplano: new Engine('altiplano'), peer: new Engine('peer') };
+  return withEngines(engines, async ({ altiplano, peer }) => {
+    await open(altiplano, row, bench, { contextTokens, kv });
+    await open(peer, row, bench, { contextTokens });
+    for (const engine of [altiplano, peer]) await engine.ask('fill', { promptTokens, seed: 1 });
+    const stretch = (engine) => async () =>
+      (await engine.ask('stretch', { newTokens })).decodeTokensPerSecond;
+    return alternate(bench.runs, { altiplano: stretch(altiplano), peer: stretch(peer) });
+  });
+}
+
+async function intoFileCache(path) {
+  for await (const _chunk of createReadStream(path, { highWaterMark: 1 << 22 }));
+}
+
+/** From the start of the process to the answer with the first token, in milliseconds. */
+export async function measureFirstToken(row, bench) {
+  await intoFileCache(modelPath(bench.folder, row.model));
+  const firstToken = (kind) => (run) =>
+    withEngines({ engine: new Engine(kind) }, async ({ engine }) => {
+      const opened = open(engine, row, bench);
+      const answered = engine.ask('run', {
+        promptTokens: row.promptTokens,
+        newTokens: 1,
+        seed: run + 1,
+      });
+      await Promise.all([opened, answered]);
+      return performance.now() - engine.startedAt;
+    });
+  return alternate(bench.runs, { altiplano: firstToken('altiplano'), peer: firstToken('peer') });
+}
+
+/** Peak resident memory of a process that loads, reads a prompt and decodes, in GB. Once: it does not vary. */
+export async function measureMemory(row, bench) {
+  const { promptTokens, newTokens } = row;
+  const memory = (kind) => () =>
+    withEngines({ engine: new Engine(kind) }, async ({ engine }) => {
+      await open(engine, row, bench);
+      await engine.ask('run', { promptTokens, newTokens, seed: 1 });
+      return engine.ask('memory');
+    });
+  const values = await alternate(1, { altiplano: memory('altiplano'), peer: memory('peer') });
+  const [{ peakBytes, kvBytes }] = values.altiplano;
+  return {
+    altiplano: [peakBytes / 1e9],
+    peer: [values.peer[0].peakBytes / 1e9],
+    share: (peakBytes - kvBytes) / statSync(modelPath(bench.folder, row.model)).size,
+    kvBytes,
+  };
+}
+
+/** Decoding beside a loop that never ends, or within a CPU quota; and our one thread without either. */
+export async function measureBusy(row, bench) {
+  const { newTokens, nice, quotaCpus } = row;
+  const cpus = cpusFor(bench.threads);
+  const quota = quotaCpus === undefined ? undefined : cpuQuota(quotaCpus);
+  const engines = {
+    altiplano: new Engine('altiplano', { cpus }),
+    peer: new Engine('peer', { cpus }),
+    oneThread: new Engine('altiplano', { cpus }),
+  };
+  try {
+    return await withEngines(engines, async ({ altiplano, peer, oneThread }) => {
+      for (const engine of [altiplano, peer]) quota?.add(engine.pid);
+      await open(altiplano, row, bench);
+      await open(peer, row, bench);
+      await open(oneThread, row, bench, { threads: 1 });
+      for (const engine of Object.values(engines)) await engine.ask('run', WARM_UP);
+      const speed = async (engine, run) => {
+        const args = { promptTokens: 16, newTokens, seed: run + 1, limitMs: BUSY_LIMIT_MS };
+        return (await engine.ask('run', args)).decodeTokensPerSecond;
+      };
+      const disturbed = (engine) => async (run) => {
+        const loop = nice === undefined ? undefined : await busyLoop(nice, cpus);
+        try {
+          return await speed(engine, run);
+        } finally {
+          await loop?.stop();
+        }
+      };
+      const values = await alternate(bench.runs, {
+        altiplano: disturbed(altiplano),
+        peer: disturbed(peer),
+        oneThread: (run) => speed(oneThread, run),
+      });
+      return { ...values, cpus, share: median(values.altiplano) / median(values.oneThread) };
+    });
+  } finally {
+    quota?.remove();
+  }
+}

@@ -83,8 +83,18 @@ function makeQuota({ version, folder: parent }, cpusGranted) {
   const quotaUs = cpusGranted * periodUs;
   mkdirSync(folder);
   const remove = () => {
-    if (existsSync(folder)) rmdirSync(folder);
+    process.off('exit', remove);
+    const pause = new Int32Array(new SharedArrayBuffer(4));
+    // At an early end (Ctrl-C) its processes have been killed, but take a moment to go.
+    for (let tries = 0; existsSync(folder) && tries < 100; tries++) {
+      try {
+        rmdirSync(folder);
+      } catch {
+        Atomics.wait(pause, 0, 0, 20);
+      }
+    }
   };
+  process.once('exit', remove);
   try {
     const set = (name, value) => writeFileSync(join(folder, name), String(value), { flag: 'r+' });
     if (version === 1) {

@@ -1,16 +1,17 @@
 /**
  * altiplano beside node-llama-cpp on the same GGUF files, same threads, same run: prints how the
- * goals of docs/performance.md stand.
+ * goals (rows.mjs) stand. docs/performance.md says how it is measured.
  *
  *   npm run setup && npm run bench:peer -- --models FOLDER
  *
  * FOLDER holds 1b-q4_0.gguf, 1b-q8_0.gguf and 7b-q4_0.gguf; for those that are missing it says how
  * to get them. node-llama-cpp is installed into a cache folder on first use. Leave the machine
- * otherwise idle; all rows take about an hour with two cores.
+ * otherwise idle; all rows take about half an hour with two cores.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { cpuInfo } from '../../dist/index.js';
 import { installPeer, peerVersion } from './install.mjs';
 import { machineFacts, usedShare } from './machine.mjs';
 import {
@@ -120,6 +121,7 @@ async function main() {
       'node-llama-cpp': version,
       node: process.version,
     },
+    kernels: cpuInfo().selected,
     threads,
     runs,
     quick,
@@ -140,7 +142,8 @@ async function main() {
   const versions = Object.entries(facts.versions).map(([name, v]) => `${name} ${v}`);
   const head = [
     `${facts.date}, ${facts.machine}`,
-    `${versions.join(', ')}; ${threads} threads each, medians of ${runs} alternating runs`,
+    `${versions.join(', ')}; altiplano's kernels: ${facts.kernels}`,
+    `${threads} threads each, medians of ${runs} alternating runs`,
     facts.command,
     ...(quick ? ['--quick: these figures mean little'] : []),
     ...(facts.warning ? [`Warning: ${facts.warning}`] : []),

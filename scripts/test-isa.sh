@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The native kernel test on the instruction sets that it must run on, not only on this machine's:
 #   - natively, every table
-#   - as a Haswell (AVX2, no AVX-512), every table
+#   - as a Haswell (AVX2, no AVX-512): the AVX-512 table must be left out, the others run
 #   - as a Nehalem (SSE4.2, no AVX): only the portable table may be left, and must run
-# The emulation is Debian's qemu-user. And no AVX2 file may contribute code that the linker could
-# choose for everyone: their objects must have no weak symbols, optimised or not.
+# The emulation is Debian's qemu-user, which has no AVX-512. And no AVX2 or AVX-512 file may contribute
+# code that the linker could choose for everyone: their objects must have no weak symbols, optimised
+# or not.
 #
 #   scripts/test-isa.sh [--quick] [--sanitize]
 #     --quick     fewer shapes everywhere (under emulation always so)
@@ -25,15 +26,18 @@ done
 cxx=${CXX:-g++}
 flags=(-std=c++20 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror -Inative -Itest/native)
 avx2=(-mavx2 -mfma -mf16c)
+# GCC 12 warns of its own headers' "undefined" operands (bug 105593).
+avx512=("${avx2[@]}" -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
+  -Wno-uninitialized -Wno-maybe-uninitialized)
 sources=(native/cpu/{portable,portable_matrix,portable_attend,portable_convert,dispatch}.cc
-  test/native/{kernels,matrix,vector,convert,attend}_test.cc)
-avx2_sources=()
+  test/native/{kernels,int8,matrix,vector,convert,attend}_test.cc)
+x86_sources=()
 x86=false
 case "$(uname -m)" in
   x86_64 | amd64)
     x86=true
     flags+=(-DALTIPLANO_X86)
-    avx2_sources=(native/cpu/{avx2,avx2_matmul,avx2_attend,avx2_convert}.cc)
+    x86_sources=(native/cpu/avx2*.cc native/cpu/avx512*.cc)
     ;;
 esac
 
@@ -41,17 +45,23 @@ esac
 # compiler minutes and gigabytes, and AddressSanitizer sees the accesses anyway.
 unchecked=(-fno-sanitize=null,alignment,object-size,pointer-overflow)
 
-# build FOLDER FLAG...: compiles and links kernels_test; avx2 files with their own flags.
+# isa_flags SOURCE: sets `isa` to the flags of the instruction set that a file is for.
+isa_flags() {
+  if [[ $1 == native/cpu/avx512* ]]; then isa=("${avx512[@]}"); else isa=("${avx2[@]}"); fi
+}
+
+# build FOLDER FLAG...: compiles and links kernels_test; files for an instruction set with its flags.
 build() {
   local out=$1 objects=() source object extra
   shift
   mkdir -p "$out"
-  for source in "${sources[@]}" ${avx2_sources[@]+"${avx2_sources[@]}"}; do
+  for source in "${sources[@]}" ${x86_sources[@]+"${x86_sources[@]}"}; do
     object=$out/$(basename "$source" .cc).o
     objects+=("$object")
     extra=()
-    if [[ $source == native/cpu/avx2* ]]; then
-      extra=("${avx2[@]}")
+    if [[ $source == native/cpu/avx* ]]; then
+      isa_flags "$source"
+      extra=("${isa[@]}")
       [[ "$*" == *-fsanitize=* ]] && extra+=("${unchecked[@]}")
     fi
     # Unchanged objects are kept: any header counts as used by all.
@@ -92,11 +102,12 @@ if ! $x86; then
   exit 0
 fi
 
-echo "== shared code in AVX2 files"
-check_no_shared_code build/test-isa/native/avx2*.o
-for source in "${avx2_sources[@]}"; do
+echo "== shared code in AVX2 and AVX-512 files"
+check_no_shared_code build/test-isa/native/avx*.o
+for source in "${x86_sources[@]}"; do
   object=build/test-isa/unoptimised-$(basename "$source" .cc).o
-  "$cxx" "${flags[@]}" -O0 "${avx2[@]}" -c "$source" -o "$object"
+  isa_flags "$source"
+  "$cxx" "${flags[@]}" -O0 "${isa[@]}" -c "$source" -o "$object"
   check_no_shared_code "$object"
 done
 

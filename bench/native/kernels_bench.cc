@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "cpu/dispatch.h"
+#include "cpu/int8_peak.h"
 
 #if defined(ALTIPLANO_X86)
 #include <immintrin.h>
@@ -147,6 +148,35 @@ void bench_matmul(const Kernels& k, const char* name, WeightFormat format, const
   }
 }
 
+// The same with int8 activations; the share is that of the int8 multiply-add peak.
+void bench_matmul_int8(const Kernels& k, const char* name, WeightFormat format,
+                       const Limits& limits) {
+  constexpr int64_t kCols = 4096, kGroups = cpu::activation_groups(kCols);
+  const size_t tile_bytes = k.packed_tile_bytes(format, kCols);
+  const int64_t tiles = (size_t{192} << 20) / tile_bytes;
+  const Bytes weights(tiles * tile_bytes);
+  const PackedMatrix w{format, tiles * k.tile_rows, kCols, weights.data, tile_bytes};
+  for (int64_t tokens : {1, 2, 4, 8, 32, 256}) {
+    const int64_t used = std::min<int64_t>(tiles, tokens > 1 ? 8192 / tokens * 16 + 128 : tiles);
+    std::vector<float> x(kCols);
+    std::vector<cpu::ActivationGroup> codes(tokens * kGroups);
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t i = 0; i < kCols; ++i) x[i] = static_cast<float>((i * 7 + t) % 13) - 6.f;
+      k.quantize_activations(x.data(), kCols, &codes[t * kGroups]);
+    }
+    std::vector<float> y(tokens * used * k.tile_rows);
+    const double time = seconds([&](int thread) {
+      k.matmul_int8(w, used * thread / threads, used * (thread + 1) / threads, codes.data(),
+                    kGroups, tokens, y.data(), used * k.tile_rows);
+    });
+    char what[64];
+    std::snprintf(what, sizeof(what), "int8 matmul %s, %lld tokens", name,
+                  static_cast<long long>(tokens));
+    print(what, static_cast<double>(used * k.tile_rows * kCols * tokens),
+          static_cast<double>(used * tile_bytes), time, limits);
+  }
+}
+
 void bench_attend(const Kernels& k, const char* name, cpu::KvType type, int group, int64_t tokens,
                   const Limits& limits) {
   constexpr int kHeadDim = 128, kHeads = 16;
@@ -247,6 +277,12 @@ int run(int argc, char** argv) {
   bench_matmul(*table, "int8 zeros", {WeightType::kInt8, 64, true}, limits);
   bench_matmul(*table, "int4", {WeightType::kInt4, 32, false}, limits);
   bench_matmul(*table, "int4 zeros", {WeightType::kInt4, 128, true}, limits);
+  const Limits int8_limits = {limits.bytes, cpu::measure_int8_peak(threads)};
+  std::printf("int8 multiply-adds %.1f GMAC/s\n", int8_limits.macs * 1e-9);
+  bench_matmul_int8(*table, "int8", {WeightType::kInt8, 32, false}, int8_limits);
+  bench_matmul_int8(*table, "int8 zeros", {WeightType::kInt8, 64, true}, int8_limits);
+  bench_matmul_int8(*table, "int4", {WeightType::kInt4, 32, false}, int8_limits);
+  bench_matmul_int8(*table, "int4 zeros", {WeightType::kInt4, 128, true}, int8_limits);
   bench_attend(*table, "f32", cpu::KvType::kF32, 1, 1, limits);
   bench_attend(*table, "f16", cpu::KvType::kF16, 1, 1, limits);
   bench_attend(*table, "f16", cpu::KvType::kF16, 8, 1, limits);

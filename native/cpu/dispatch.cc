@@ -13,30 +13,40 @@ namespace altiplano::cpu {
 namespace {
 
 #if defined(ALTIPLANO_X86)
-// AVX2, FMA and F16C, and an operating system that saves the ymm registers.
-bool has_avx2() {
+// Which of the registers the operating system saves (XCR0); 0 if the processor cannot say.
+unsigned saved_registers() {
   unsigned a, b, c, d;
-  if (!__get_cpuid(1, &a, &b, &c, &d)) return false;
-  constexpr unsigned kNeeded = bit_FMA | bit_OSXSAVE | bit_AVX | bit_F16C;
-  if ((c & kNeeded) != kNeeded) return false;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return 0;
   unsigned enabled, high;
   __asm__("xgetbv" : "=a"(enabled), "=d"(high) : "c"(0));
-  constexpr unsigned kXmmAndYmm = 6;
-  if ((enabled & kXmmAndYmm) != kXmmAndYmm) return false;
+  return enabled;
+}
+
+// AVX2, FMA and F16C.
+bool has_avx2() {
+  constexpr unsigned kXmmAndYmm = 0x6;
+  if ((saved_registers() & kXmmAndYmm) != kXmmAndYmm) return false;
+  unsigned a, b, c, d;
+  constexpr unsigned kNeeded = bit_FMA | bit_AVX | bit_F16C;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || (c & kNeeded) != kNeeded) return false;
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_AVX2);
+}
+
+// AVX-512 as avx512.h needs it; AVX2 presumed.
+bool has_avx512() {
+  constexpr unsigned kMasksAndZmm = 0xe0;
+  if ((saved_registers() & kMasksAndZmm) != kMasksAndZmm) return false;
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  constexpr unsigned kNeeded = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+  return (b & kNeeded) == kNeeded && (c & bit_AVX512VNNI);
 }
 
 Int8Dot find_int8_dot() {
   if (!has_avx2()) return Int8Dot::kNone;
-  unsigned enabled, high;
-  __asm__("xgetbv" : "=a"(enabled), "=d"(high) : "c"(0));
-  constexpr unsigned kXmmToZmm = 0xe6;
-  constexpr unsigned kAvx512F = 1u << 16, kAvx512Vnni = 1u << 11, kAvxVnni = 1u << 4;
+  if (has_avx512()) return Int8Dot::kAvx512Vnni;
+  constexpr unsigned kAvxVnni = 1u << 4;
   unsigned a, b, c, d;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & kAvx512F) && (c & kAvx512Vnni) &&
-      (enabled & kXmmToZmm) == kXmmToZmm) {
-    return Int8Dot::kAvx512Vnni;
-  }
   if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & kAvxVnni)) return Int8Dot::kAvxVnni;
   return Int8Dot::kAvx2;
 }
@@ -48,7 +58,9 @@ std::vector<const Kernels*> available_kernels() {
   std::vector<const Kernels*> tables = {&portable_kernels()};
 #if defined(ALTIPLANO_X86)
   static const bool kAvx2 = has_avx2();  // once: cpuid is slow in a virtual machine
+  static const bool kAvx512 = kAvx2 && has_avx512();
   if (kAvx2) tables.push_back(&avx2_kernels());
+  if (kAvx512) tables.push_back(&avx512_kernels());
 #endif
   return tables;
 }

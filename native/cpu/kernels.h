@@ -29,6 +29,18 @@ struct PackedMatrix {
   size_t tile_bytes = 0;          // packed_tile_bytes(format, cols), a multiple of 64
 };
 
+// Activations of one token in a group of 32 columns, as int8 dot products take them:
+// x[k] is about codes[k] * scale. Codes are -127 .. 127, 0 behind the last column.
+inline constexpr int kActivationGroup = 32;
+struct ActivationGroup {
+  int8_t codes[kActivationGroup];
+  float scale;
+  int32_t sum;  // of the codes: what a zero point of the weights is multiplied with
+};
+static constexpr int64_t activation_groups(int64_t cols) {
+  return (cols + kActivationGroup - 1) / kActivationGroup;
+}
+
 // Attention of consecutive tokens of one sequence over one KV head.
 //   page p of this layer and KV head starts at pages + p * page_stride and holds
 //   K [head_dim][kKvPageTokens] (transposed, so that scores of many keys are one vector) followed
@@ -72,6 +84,17 @@ struct Kernels {
   // Accumulates in f32; y and x do not overlap.
   void (*matmul)(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, const float* x,
                  int64_t ldx, int64_t tokens, float* y, int64_t ldy, bool accumulate);
+  // x[n] of one token to out[activation_groups(n)]: scale = max |x| / 127 of each group, codes
+  // rounded to nearest even, so that an x is off by at most half a scale (and a rounding). A group
+  // whose largest magnitude is below 2^-100 becomes 0; one with a NaN or an infinity gets the scale
+  // NaN. All tables give the same bits.
+  void (*quantize_activations)(const float* x, int64_t n, ActivationGroup* out);
+  // y[t * ldy + r] = W[r] . x[t] for int8 and int4 matrices, with int8 activations; token t's
+  // groups are x[t * ldx ..]. One chain in order of the activation groups,
+  //   total = fma(float(sum of (q - zero) * code), scale_w * scale_x, total),
+  // whose integer sum is exact: all tables give the same bits.
+  void (*matmul_int8)(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
+                      const ActivationGroup* x, int64_t ldx, int64_t tokens, float* y, int64_t ldy);
 
   // --- vectors --------------------------------------------------------------------------------
   // out[i] = weight[i] * (x[i] / sqrt(mean(x^2) + eps)); the mean square in f32 or wider.
@@ -108,10 +131,11 @@ struct Kernels {
   void (*dequantize)(const CanonicalRows& rows, float* out);
 };
 
-// The tables. avx2_kernels() must only be used where has_avx2() holds (dispatch.cc).
+// The tables. Those for an instruction set must only be used where dispatch.cc finds it.
 const Kernels& portable_kernels();
 #if defined(ALTIPLANO_X86)
 const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
 #endif
 
 }  // namespace altiplano::cpu

@@ -5,12 +5,18 @@
 
 namespace altiplano::cpu::portable {
 
-// portable_matrix.cc
+// portable_matrix.cc. R rows to a tile: 8, or 16 for tables with wider vectors.
+template <int R>
 size_t packed_tile_bytes(WeightFormat format, int64_t cols);
+template <int R>
 void pack_tile(const CanonicalRows& rows, uint8_t* tile);
+template <int R>
 void unpack_row(const PackedMatrix& w, int64_t row, float* out);
 void matmul(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, const float* x,
             int64_t ldx, int64_t tokens, float* y, int64_t ldy, bool accumulate);
+void quantize_activations(const float* x, int64_t n, ActivationGroup* out);
+void matmul_int8(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
+                 const ActivationGroup* x, int64_t ldx, int64_t tokens, float* y, int64_t ldy);
 
 // portable_attend.cc
 size_t kv_page_bytes(KvType type, int head_dim);

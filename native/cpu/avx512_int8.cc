@@ -1,0 +1,255 @@
+// Matrix multiplication with int8 activations: AVX-512 with VNNI, over the layout of layout.h.
+//
+// vpdpbusd multiplies four unsigned bytes of a lane (weights: a lane is a row) with four signed
+// bytes (activations: the same for all lanes, broadcast from memory) and adds the sum to the lane.
+// A register tile is 2 tiles (32 rows) x 12 tokens or 4 tiles x 6 tokens: 24 of the 32 registers
+// are integer sums, which live for one group of 32 columns:
+//
+//              token 0    token 1   ...                 for each of 8 x 4 columns:
+//   rows 0-15    sum        sum                           load and unpack the weights of 2 tiles
+//   rows 16-31   sum        sum                           for each token: broadcast 4 codes,
+//                                                           2 x vpdpbusd
+// Then the sums become floats, are scaled, and are added to the totals, which stay in the
+// first-level cache. int4 words are unpacked on the way: that takes other execution units than
+// vpdpbusd, so an unpacked copy would gain nothing.
+//
+// Weights are unsigned here: int4 as it is, int8 with 128 added. A sum starts at the negative of
+// what that and the zero point add to it: (zero + 128) * sum of the codes.
+#include <immintrin.h>
+
+#include "cpu/activations.h"
+#include "cpu/avx512.h"
+#include "cpu/layout.h"
+
+namespace altiplano::cpu::avx512 {
+namespace {
+
+using F = __m512;
+using I = __m512i;
+
+constexpr int kRows = kWideTileRows;
+constexpr int kStepBytes = kRows * 4;
+constexpr int kPrefetchBytes = 4096;
+
+inline I words_at(const uint8_t* p) { return _mm512_loadu_si512(p); }
+
+// A format reads a group of 32 columns of a tile: weights<s>(data) are columns 4 s .. 4 s + 3 as
+// unsigned bytes; start() what a sum starts at.
+template <bool zero_points>
+struct Int4 {
+  static constexpr int kGroupBytes = 4 * kStepBytes;
+  template <int s>
+  static I weights(const uint8_t* data) {
+    const I words = words_at(data + s / 2 * kStepBytes);
+    return _mm512_and_si512(s % 2 ? _mm512_srli_epi16(words, 4) : words, _mm512_set1_epi8(15));
+  }
+  static I zeros(const uint8_t* at) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+  }
+  static I start(I sum) {
+    return _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sum, 3));
+  }
+};
+
+template <bool zero_points>
+struct Int8 {
+  static constexpr int kGroupBytes = 8 * kStepBytes;
+  template <int s>
+  static I weights(const uint8_t* data) {
+    return _mm512_xor_si512(words_at(data + s * kStepBytes), _mm512_set1_epi8(-128));
+  }
+  static I zeros(const uint8_t* at) {
+    const I z = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+    return _mm512_add_epi32(z, _mm512_set1_epi32(128));
+  }
+  static I start(I sum) {
+    return _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sum, 7));
+  }
+};
+
+// sums += weights of columns 4 s .. 4 s + 3 times the tokens' codes.
+template <class Format, int tiles, int tokens, int s>
+__attribute__((always_inline)) inline void add_columns(const uint8_t* data, size_t tile_bytes,
+                                                       const ActivationGroup* x, int64_t ldx,
+                                                       I (&sums)[tiles * tokens]) {
+  I w[tiles];
+#pragma GCC unroll 4
+  for (int i = 0; i < tiles; ++i) w[i] = Format::template weights<s>(data + i * tile_bytes);
+#pragma GCC unroll 12
+  for (int t = 0; t < tokens; ++t) {
+    int32_t codes;
+    memcpy(&codes, x[t * ldx].codes + s * 4, sizeof(codes));
+    const I broadcast = _mm512_set1_epi32(codes);
+#pragma GCC unroll 4
+    for (int i = 0; i < tiles; ++i) {
+      sums[i * tokens + t] = _mm512_dpbusd_epi32(sums[i * tokens + t], w[i], broadcast);
+    }
+  }
+}
+
+// `tiles` neighbouring tiles times `tokens` tokens: totals [tokens][tiles * 16].
+template <class Format, bool zero_points, int tiles, int tokens>
+__attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
+                                        const TileLayout& layout, int64_t groups,
+                                        const ActivationGroup* x, int64_t ldx, float* totals) {
+#pragma GCC unroll 24
+  for (int i = 0; i < tiles * tokens; ++i) _mm512_store_ps(totals + i * kRows, _mm512_setzero_ps());
+  const int groups_in_block = layout.block / kActivationGroup;
+  const uint8_t* block = tile;
+  int in_block = 0;
+  for (int64_t g = 0; g < groups; ++g, ++x) {
+    const uint8_t* data = block + layout.data_at + in_block * Format::kGroupBytes;
+#pragma GCC unroll 4
+    for (int i = 0; i < tiles; ++i) {
+#pragma GCC unroll 9
+      for (int at = 0; at < Format::kGroupBytes; at += 64) {
+        __builtin_prefetch(data + i * tile_bytes + kPrefetchBytes + at);
+      }
+    }
+    I sums[tiles * tokens];
+#pragma GCC unroll 12
+    for (int t = 0; t < tokens; ++t) {
+      const I sum = _mm512_set1_epi32(x[t * ldx].sum);
+#pragma GCC unroll 4
+      for (int i = 0; i < tiles; ++i) {
+        if (zero_points) {
+          const I zeros = Format::zeros(block + i * tile_bytes + layout.zeros_at);
+          sums[i * tokens + t] =
+              _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_mullo_epi32(sum, zeros));
+        } else {
+          sums[i * tokens + t] = Format::start(sum);
+        }
+      }
+    }
+    add_columns<Format, tiles, tokens, 0>(data, tile_bytes, x, ldx, sums);
+    add_columns<Format, tiles, tokens, 1>(data, tile_bytes, x, ldx, sums);
+    add_columns<Format, tiles, tokens, 2>(data, tile_bytes, x, ldx, sums);
+    add_columns<Format, tiles, tokens, 3>(data, tile_bytes, x, ldx, sums);
+    add_columns<Format, tiles, tokens, 4>(data, tile_bytes, x, ldx, sums);
+    add_columns<Format, tiles, tokens, 5>(data, tile_bytes, x, ldx, sums);
+    add_columns<Format, tiles, tokens, 6>(data, tile_bytes, x, ldx, sums);
+    add_columns<Format, tiles, tokens, 7>(data, tile_bytes, x, ldx, sums);
+    F scales[tiles];
+#pragma GCC unroll 4
+    for (int i = 0; i < tiles; ++i) {
+      scales[i] = _mm512_cvtph_ps(
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + i * tile_bytes)));
+    }
+#pragma GCC unroll 12
+    for (int t = 0; t < tokens; ++t) {
+      const F scale = _mm512_set1_ps(x[t * ldx].scale);
+#pragma GCC unroll 4
+      for (int i = 0; i < tiles; ++i) {
+        float* total = totals + (t * tiles + i) * kRows;
+        const F sum = _mm512_cvtepi32_ps(sums[i * tokens + t]);
+        _mm512_store_ps(
+            total, _mm512_fmadd_ps(sum, _mm512_mul_ps(scales[i], scale), _mm512_load_ps(total)));
+      }
+    }
+    // The totals stay in memory: compilers would otherwise spill sums for them.
+    __asm__ volatile("" : : : "memory");
+    if (++in_block == groups_in_block) {
+      in_block = 0;
+      block += layout.block_bytes;
+    }
+  }
+}
+
+constexpr int kMostTokens = 12;  // with 2 tiles
+constexpr int kFewTokens = 6;    // with 4
+
+template <class Format, bool zero_points, int tiles, int tokens>
+void multiply_and_store(const PackedMatrix& w, const TileLayout& layout, int64_t tile,
+                        const ActivationGroup* x, int64_t ldx, float* y, int64_t ldy) {
+  alignas(64) float totals[tokens * tiles * kRows];
+  multiply<Format, zero_points, tiles, tokens>(w.data + tile * w.tile_bytes, w.tile_bytes, layout,
+                                               activation_groups(w.cols), x, ldx, totals);
+  const int64_t row = tile * kRows;
+  const int64_t rows = w.rows - row < tiles * kRows ? w.rows - row : tiles * kRows;
+  for (int t = 0; t < tokens; ++t) {
+    memcpy(y + t * ldy + row, totals + t * tiles * kRows, rows * sizeof(float));
+  }
+}
+
+// `count` (1 .. most) tokens, by the template for that number.
+template <class Format, bool zero_points, int tiles, int most>
+void multiply_tokens(int64_t count, const PackedMatrix& w, const TileLayout& layout, int64_t tile,
+                     const ActivationGroup* x, int64_t ldx, float* y, int64_t ldy) {
+  if constexpr (most > 0) {
+    if (count == most) {
+      multiply_and_store<Format, zero_points, tiles, most>(w, layout, tile, x, ldx, y, ldy);
+    } else {
+      multiply_tokens<Format, zero_points, tiles, most - 1>(count, w, layout, tile, x, ldx, y, ldy);
+    }
+  }
+}
+
+template <class Format, bool zero_points>
+void multiply_tiles(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
+                    const ActivationGroup* x, int64_t ldx, int64_t tokens, float* y, int64_t ldy) {
+  const TileLayout layout = tile_layout(w.format, w.cols, kRows);
+  for (int64_t tile = tile_begin; tile < tile_end;) {
+    const int64_t left = tile_end - tile;
+    const int tiles = left >= 4 && tokens <= kFewTokens ? 4 : left >= 2 ? 2 : 1;
+    // In parts of as equal size as can be: 13 tokens are 7 and 6, not 12 and 1.
+    int64_t parts = (tokens + kMostTokens - 1) / kMostTokens;
+    for (int64_t t = 0; t < tokens; --parts) {
+      const int64_t n = (tokens - t + parts - 1) / parts;
+      if (tiles == 4) {
+        multiply_tokens<Format, zero_points, 4, kFewTokens>(n, w, layout, tile, x + t * ldx, ldx,
+                                                            y + t * ldy, ldy);
+      } else if (tiles == 2) {
+        multiply_tokens<Format, zero_points, 2, kMostTokens>(n, w, layout, tile, x + t * ldx, ldx,
+                                                             y + t * ldy, ldy);
+      } else {
+        multiply_tokens<Format, zero_points, 1, kMostTokens>(n, w, layout, tile, x + t * ldx, ldx,
+                                                             y + t * ldy, ldy);
+      }
+      t += n;
+    }
+    tile += tiles;
+  }
+}
+
+}  // namespace
+
+void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
+  const I magnitude = _mm512_set1_epi32(0x7fffffff);
+  for (int64_t begin = 0; begin < n; begin += kActivationGroup, ++out) {
+    const int64_t count = n - begin < kActivationGroup ? n - begin : kActivationGroup;
+    const uint32_t mask = count == kActivationGroup ? ~0u : (1u << count) - 1;
+    const F low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), x + begin);
+    const F high = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), x + begin + 16);
+    // Bits of magnitudes are in the order of the numbers, and NaN comes after infinity.
+    const I sizes = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(low), magnitude),
+                                     _mm512_and_si512(_mm512_castps_si512(high), magnitude));
+    const uint32_t bits = _mm512_reduce_max_epu32(sizes);
+    float most;
+    memcpy(&most, &bits, sizeof(most));
+    const bool finite = bits < 0x7f800000u;
+    out->scale = activation_scale(most, finite);
+    const F inverse = _mm512_set1_ps(finite && out->scale != 0 ? 127.f / most : 0.f);
+    // Where the scale is NaN, x * 0 may be NaN: its integer is cut off by the mask.
+    const __mmask16 keep = finite ? 0xffff : 0;
+    const I a = _mm512_maskz_cvtps_epi32(keep, _mm512_mul_ps(low, inverse));
+    const I b = _mm512_maskz_cvtps_epi32(keep, _mm512_mul_ps(high, inverse));
+    out->sum = _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out->codes), _mm512_cvtepi32_epi8(a));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out->codes + 16), _mm512_cvtepi32_epi8(b));
+  }
+}
+
+void matmul_int8(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
+                 const ActivationGroup* x, int64_t ldx, int64_t tokens, float* y, int64_t ldy) {
+  const auto run = [&]<class Format, bool zero_points>() {
+    multiply_tiles<Format, zero_points>(w, tile_begin, tile_end, x, ldx, tokens, y, ldy);
+  };
+  if (w.format.type == WeightType::kInt4) {
+    return w.format.zero_points ? run.template operator()<Int4<true>, true>()
+                                : run.template operator()<Int4<false>, false>();
+  }
+  return w.format.zero_points ? run.template operator()<Int8<true>, true>()
+                              : run.template operator()<Int8<false>, false>();
+}
+
+}  // namespace altiplano::cpu::avx512

@@ -176,11 +176,15 @@ export interface QuantizeOptions<T extends 'int8' | 'int4' = 'int8' | 'int4'> {
 /**
  * Rounds a matrix to 8-bit or 4-bit codes with an f16 scale per group.
  *
- * Without zero points int8 takes its scale from the largest magnitude (codes -127..127), and int4 maps
- * the weight of the largest magnitude onto code 0, as GGUF's Q4_0 does, the scale having its sign. With
- * zero points the codes span the group's least and greatest weight, 0 included. A weight is off by at
- * most half a scale, and at the ends of the group's range, where the codes may run out, by at most one
- * and a half. Scales end at f16's 65504: weights far beyond that are cut off.
+ * Without zero points int8 takes its scale from the largest magnitude (codes -127..127); with them the
+ * codes span the group's least and greatest weight, 0 included. A weight is off by at most half a scale,
+ * and with zero points at the ends of the group's range by at most 0.63.
+ *
+ * int4 takes the scale and zero point of the least sum of squared errors that a short search finds; the
+ * sum is at most that of the choice of GGUF's Q4_0 or, with zero points, of a span as for int8. A weight
+ * is off by at most half a scale, or more where the codes run out: it may pay to cut off the largest.
+ *
+ * Scales end at f16's 65504: weights far beyond that are cut off. All of it: docs/weight-formats.md.
  * @param values [rows, cols], finite
  */
 export function quantize<T extends 'int8' | 'int4'>(

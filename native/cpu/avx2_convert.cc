@@ -4,7 +4,7 @@
 
 #include "cpu/avx2.h"
 #include "cpu/avx2_math.h"
-#include "cpu/quantize.h"
+#include "cpu/int4_search.h"
 
 namespace altiplano::cpu::avx2 {
 namespace {
@@ -28,6 +28,60 @@ inline void find_range(const float* x, int64_t n, float* low, float* high) {
     *low = x[i] < *low ? x[i] : *low;
     *high = x[i] > *high ? x[i] : *high;
   }
+}
+
+// The two looks of int4_search.h: a vector holds the 8 candidates, and weights are broadcast.
+inline __m256 clamp(__m256 v, __m256 low, __m256 high) {
+  return _mm256_min_ps(_mm256_max_ps(v, low), high);
+}
+
+inline __m256 rounded(__m256 v) {
+  return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+inline Int4Fit best_fit(const Int4Grid& grid, const float* x, int64_t n) {
+  const __m256 inverse = _mm256_loadu_ps(grid.inverse);
+  const __m256 low0 = _mm256_loadu_ps(grid.low[0]), high0 = _mm256_loadu_ps(grid.high[0]);
+  const __m256 low1 = _mm256_loadu_ps(grid.low[1]), high1 = _mm256_loadu_ps(grid.high[1]);
+  __m256 xq0 = _mm256_setzero_ps(), xq1 = xq0, qq0 = xq0, qq1 = xq0;
+  for (int64_t k = 0; k < n; ++k) {
+    const __m256 v = _mm256_broadcast_ss(x + k);
+    const __m256 code = rounded(_mm256_mul_ps(v, inverse));
+    const __m256 q0 = clamp(code, low0, high0), q1 = clamp(code, low1, high1);
+    xq0 = _mm256_add_ps(xq0, _mm256_mul_ps(v, q0));
+    xq1 = _mm256_add_ps(xq1, _mm256_mul_ps(v, q1));
+    qq0 = _mm256_fmadd_ps(q0, q0, qq0);  // small integers: exact, fused or not
+    qq1 = _mm256_fmadd_ps(q1, q1, qq1);
+  }
+  const __m256 gain0 = _mm256_div_ps(_mm256_mul_ps(xq0, xq0), qq0);
+  const __m256 gain1 = _mm256_div_ps(_mm256_mul_ps(xq1, xq1), qq1);
+  // max gives its second operand if one is NaN.
+  const float most = max_lane(_mm256_max_ps(gain1, _mm256_max_ps(gain0, _mm256_setzero_ps())));
+  if (!(most > 0.f)) return {-1, 0.f};
+  const __m256 all_most = _mm256_set1_ps(most);
+  const int mask = _mm256_movemask_ps(_mm256_cmp_ps(gain0, all_most, _CMP_EQ_OQ)) |
+                   _mm256_movemask_ps(_mm256_cmp_ps(gain1, all_most, _CMP_EQ_OQ)) << kLanes;
+  float scales[2 * kLanes];
+  _mm256_storeu_ps(scales, _mm256_div_ps(xq0, qq0));
+  _mm256_storeu_ps(scales + kLanes, _mm256_div_ps(xq1, qq1));
+  const int best = __builtin_ctz(mask);
+  return {best, scales[best]};
+}
+
+// Of equals the first.
+inline int least_error(const Int4Trials& trials, const float* x, int64_t n) {
+  const __m256 scale = _mm256_loadu_ps(trials.scale), inverse = _mm256_loadu_ps(trials.inverse);
+  const __m256 low = _mm256_loadu_ps(trials.low), high = _mm256_loadu_ps(trials.high);
+  __m256 errors = _mm256_setzero_ps();
+  for (int64_t k = 0; k < n; ++k) {
+    const __m256 v = _mm256_broadcast_ss(x + k);
+    const __m256 q = clamp(rounded(_mm256_mul_ps(v, inverse)), low, high);
+    const __m256 error = _mm256_sub_ps(v, _mm256_mul_ps(q, scale));
+    errors = _mm256_add_ps(errors, _mm256_mul_ps(error, error));
+  }
+  const __m256 minus = _mm256_set1_ps(-0.f);
+  const __m256 least = _mm256_set1_ps(-max_lane(_mm256_xor_ps(errors, minus)));
+  return __builtin_ctz(_mm256_movemask_ps(_mm256_cmp_ps(errors, least, _CMP_EQ_OQ)));
 }
 
 // 32 codes, in order.
@@ -102,7 +156,9 @@ void quantize(WeightFormat format, const float* x, int64_t rows, int64_t cols, v
       const int64_t end = begin + format.group < cols ? begin + format.group : cols;
       float low, high;
       find_range(in + begin, end - begin, &low, &high);
-      const GroupCodes codes = choose_codes(format, low, high);
+      const GroupCodes codes =
+          int4 ? search_int4<best_fit, least_error>(format, in + begin, end - begin, low, high)
+               : choose_codes(format, low, high);
       *scales++ = codes.scale;
       if (format.zero_points) *zeros++ = static_cast<uint8_t>(codes.zero);
       int64_t k = begin;

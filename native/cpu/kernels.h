@@ -122,9 +122,11 @@ struct Kernels {
   void (*bf16_to_f32)(const uint16_t* x, int64_t n, float* out);
   void (*f32_to_f16)(const float* x, int64_t n, uint16_t* out);
   void (*f32_to_bf16)(const float* x, int64_t n, uint16_t* out);
-  // Quantizes `rows` rows of f32 into canonical int8 or int4. Symmetric without zero points (scale
-  // from the largest magnitude), from minimum and maximum with them. Scales are finite f16 and
-  // chosen after rounding to f16; a zero group gets scale 0. zeros may be null without zero points.
+  // Quantizes `rows` rows of f32 into canonical int8 or int4. int8: symmetric without zero points
+  // (scale from the largest magnitude), from minimum and maximum with them. int4: the scale and
+  // zero point of the least squared error that a short search finds (int4_search.h), never a worse
+  // one than so. Scales are finite f16 and chosen after rounding to f16; a zero group gets scale 0.
+  // zeros may be null without zero points. docs/weight-formats.md says all of it.
   void (*quantize)(WeightFormat format, const float* x, int64_t rows, int64_t cols, void* values,
                    uint16_t* scales, uint8_t* zeros);
   // Canonical rows of any format to f32, exact. out [rows][cols].

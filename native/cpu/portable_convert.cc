@@ -1,9 +1,63 @@
 // Conversions between number formats, and quantization; portable.
+#include "cpu/int4_search.h"
 #include "cpu/layout.h"
 #include "cpu/portable.h"
-#include "cpu/quantize.h"
 
 namespace altiplano::cpu::portable {
+namespace {
+
+inline float clamp(float v, float low, float high) {
+  v = v > low ? v : low;
+  return v < high ? v : high;
+}
+
+Int4Fit best_fit(const Int4Grid& grid, const float* x, int64_t n) {
+  float xq[2 * kLanes], qq[2 * kLanes];
+  for (int side = 0; side < 2; ++side) {
+    float products[kLanes] = {}, squares[kLanes] = {};
+    for (int64_t k = 0; k < n; ++k) {
+#pragma GCC unroll 1
+      for (int i = 0; i < kLanes; ++i) {
+        const float q = clamp((x[k] * grid.inverse[i] + kRound) - kRound, grid.low[side][i],
+                              grid.high[side][i]);
+        products[i] += x[k] * q;
+        squares[i] += q * q;
+      }
+    }
+    for (int i = 0; i < kLanes; ++i) {
+      xq[side * kLanes + i] = products[i];
+      qq[side * kLanes + i] = squares[i];
+    }
+  }
+  Int4Fit best{-1, 0.f};
+  float most = 0.f;
+  for (int i = 0; i < 2 * kLanes; ++i) {
+    const float gain = xq[i] * xq[i] / qq[i];
+    if (gain > most) {
+      most = gain;
+      best = {i, xq[i] / qq[i]};
+    }
+  }
+  return best;
+}
+
+// Of equals the first.
+int least_error(const Int4Trials& trials, const float* x, int64_t n) {
+  float errors[kLanes] = {};
+  for (int64_t k = 0; k < n; ++k) {
+#pragma GCC unroll 1
+    for (int i = 0; i < kLanes; ++i) {
+      const float code = (x[k] * trials.inverse[i] + kRound) - kRound;
+      const float error = x[k] - clamp(code, trials.low[i], trials.high[i]) * trials.scale[i];
+      errors[i] += error * error;
+    }
+  }
+  int best = 0;
+  for (int i = 1; i < kLanes; ++i) best = errors[i] < errors[best] ? i : best;
+  return best;
+}
+
+}  // namespace
 
 void f16_to_f32(const uint16_t* x, int64_t n, float* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = f16_to_f32_one(x[i]);
@@ -34,7 +88,10 @@ void quantize(WeightFormat format, const float* x, int64_t rows, int64_t cols, v
         low = in[k] < low ? in[k] : low;
         high = in[k] > high ? in[k] : high;
       }
-      const GroupCodes codes = choose_codes(format, low, high);
+      const GroupCodes codes =
+          format.type == WeightType::kInt4
+              ? search_int4<best_fit, least_error>(format, in + begin, end - begin, low, high)
+              : choose_codes(format, low, high);
       *scales++ = codes.scale;
       if (format.zero_points) *zeros++ = static_cast<uint8_t>(codes.zero);
       if (format.type == WeightType::kInt8) {

@@ -1,5 +1,6 @@
-// How a group of weights chooses its scale and codes: shared by all tables, so that they give the
-// same bits. Internal linkage for the reason given in scalar.h.
+// How a group of weights chooses its scale and codes by rounding to nearest: shared by all tables,
+// so that they give the same bits. int4 goes on from there (int4_search.h). Internal linkage for
+// the reason given in scalar.h.
 #pragma once
 
 #include "cpu/scalar.h"

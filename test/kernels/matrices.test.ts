@@ -55,6 +55,19 @@ function reader(m: QuantizedMatrix) {
   };
 }
 
+/**
+ * What int4 may cut off a weight: the squared errors of a group are together no more than those of
+ * rounding to nearest, where each error is at most a step of an eighth of the largest magnitude (a
+ * seventh covers its rounding to f16, and a unit of f16's smallest numbers).
+ */
+function cutOffBound(values: Float32Array, index: number, cols: number, group: number): number {
+  const row = Math.floor(index / cols) * cols;
+  const begin = row + Math.floor((index - row) / group) * group;
+  const weights = values.subarray(begin, Math.min(begin + group, row + cols));
+  const largest = weights.reduce((most, w) => Math.max(most, Math.abs(w)), 0);
+  return Math.sqrt(weights.length) * (largest / 7 + 2 ** -23);
+}
+
 function inputsOf(m: Matrix): (Float32Array | Uint16Array | Int8Array | Uint8Array)[] {
   const zeros = 'zeros' in m ? m.zeros : undefined;
   return [m.values, ...('scales' in m ? [m.scales] : []), ...(zeros ? [zeros] : [])];
@@ -180,12 +193,13 @@ describeTables('quantize and dequantize', (use) => {
           if (!Object.is(weights[i], (code - zero) * scale)) {
             throw new Error(`(${code} - ${zero}) * ${scale} became ${weights[i]}`);
           }
-          // Half a scale, and a whole one more where the codes end. The product with the inverse of
-          // the scale has two roundings.
-          const [least, most] =
-            format.type === 'int4' ? [0, 15] : format.zeroPoints ? [-128, 127] : [-127, 127];
-          const halves = code === least || code === most ? 3 : 1;
-          const bound = (halves / 2) * Math.abs(scale) + 4 * ROUNDING * Math.abs(w);
+          // Half a scale. The product with the inverse of the scale has two roundings.
+          const { type, group, zeroPoints } = format;
+          const [least, most] = type === 'int4' ? [0, 15] : zeroPoints ? [-128, 127] : [-127, 127];
+          let bound = Math.abs(scale) / 2 + 4 * ROUNDING * Math.abs(w);
+          if (code === least || code === most) {
+            bound += type === 'int8' ? Math.abs(scale) : cutOffBound(values, i, cols, group);
+          }
           if (!(Math.abs(at(weights, i) - w) <= bound)) {
             throw new Error(`${w} became ${weights[i]}, off by more than ${bound}`);
           }

@@ -75,6 +75,11 @@ class Buffer {
   uint8_t* data_;
 };
 
+double f16_value(uint16_t bits);  // by its definition; finite
+bool f16_is_finite(uint16_t bits);
+// Of the finite numbers around, the nearest; of two equally near, the even one.
+uint16_t nearest_f16(float x);
+
 // A matrix in canonical form, its packed form, and its values in f64.
 struct Matrix {
   WeightFormat format;
@@ -114,6 +119,7 @@ void test_softmax(const Kernels& k);
 void test_log_sum_exp(const Kernels& k);
 void test_conversions(const Kernels& k);
 void test_quantize(const Kernels& k);
+void test_int4_search(const Kernels& k);
 void test_lossless_blocks(const Kernels& k);
 void test_kv_store(const Kernels& k);
 void test_kv_store_int8(const Kernels& k);

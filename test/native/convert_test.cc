@@ -1,4 +1,4 @@
-// Conversions between number formats, and quantization.
+// Conversions between number formats.
 #include <algorithm>
 
 #include "check.h"
@@ -18,7 +18,8 @@ uint32_t to_bits(float x) {
   return bits;
 }
 
-// f16 by its definition.
+}  // namespace
+
 double f16_value(uint16_t h) {
   const int exponent = h >> 10 & 31, mantissa = h & 1023;
   const double magnitude =
@@ -28,7 +29,6 @@ double f16_value(uint16_t h) {
 
 bool f16_is_finite(uint16_t h) { return (h & 0x7c00) != 0x7c00; }
 
-// Of the finite numbers around, the nearest; of two equally near, the even one.
 uint16_t nearest_f16(float x) {
   if (std::abs(x) >= 65520) return x < 0 ? 0xfc00 : 0x7c00;
   uint16_t below = 0, above = 0x7bff;  // magnitudes ascend with their bits
@@ -41,8 +41,6 @@ uint16_t nearest_f16(float x) {
   const uint16_t nearest = down < up || (down == up && below % 2 == 0) ? below : above;
   return nearest | (std::signbit(x) ? 0x8000 : 0);
 }
-
-}  // namespace
 
 void test_conversions(const Kernels& k) {
   std::vector<uint16_t> all(65536), back(65536);
@@ -114,62 +112,6 @@ void test_conversions(const Kernels& k) {
     for (int i = 0; i < tail; ++i) {
       CHECK(c[i] == f16_value(all[i]) && to_bits(d[i]) == static_cast<uint32_t>(i) << 16, "tail %d",
             tail);
-    }
-  }
-}
-
-void test_quantize(const Kernels& k) {
-  Random random(22);
-  for (WeightFormat format : all_formats()) {
-    if (!format.quantized()) continue;
-    for (int trial = 0; trial < (quick ? 12 : 60); ++trial) {
-      const int64_t rows = random.integer(1, 5), cols = random.integer(1, 300);
-      const float sizes[] = {1.f, 1e-3f, 1e-7f, 1e-9f, 1e-42f, 1e5f, 1e8f, 1e38f};
-      const float size = sizes[trial % 8];
-      std::vector<float> x = random.normals(rows * cols, size);
-      if (trial % 3 == 1) {
-        for (float& v : x) v = std::abs(v);
-      }
-      if (trial % 5 == 2) std::fill(x.begin(), x.begin() + std::min<int64_t>(cols, 64), 0.f);
-      if (trial % 7 == 3) {
-        x[x.size() / 2] = NAN;
-        x[x.size() / 3] = INFINITY;
-      }
-      Matrix m{format, rows, cols, {}, {}, {}, {}};
-      const int64_t groups = format.groups(cols);
-      m.values.resize(rows * canonical_row_bytes(format, cols));
-      m.scales.resize(rows * groups);
-      if (format.zero_points) m.zeros.resize(rows * groups);
-      uint8_t* zeros = format.zero_points ? m.zeros.data() : nullptr;
-      k.quantize(format, x.data(), rows, cols, m.values.data(), m.scales.data(), zeros);
-      // The same bits from every table.
-      Matrix same = m;
-      std::fill(same.values.begin(), same.values.end(), 0xcc);
-      cpu::portable_kernels().quantize(format, x.data(), rows, cols, same.values.data(),
-                                       same.scales.data(),
-                                       format.zero_points ? same.zeros.data() : nullptr);
-      CHECK(m.values == same.values && m.scales == same.scales && m.zeros == same.zeros,
-            "%s: other bits than the portable table's, size %g", describe(format), size);
-      // Within a step, or half of one: see docs/weight-formats.md.
-      std::vector<float> w(rows * cols);
-      k.dequantize(m.slice(0, rows), w.data());
-      for (int64_t i = 0; i < rows * cols; ++i) {
-        const int64_t group = i / cols * groups + i % cols / format.group;
-        CHECK(f16_is_finite(m.scales[group]), "%s: a scale that is not finite", describe(format));
-        if (!std::isfinite(x[i])) continue;
-        const double scale = std::abs(f16_value(m.scales[group]));
-        const bool saturated = scale == 65504;
-        const bool int4 = format.type == WeightType::kInt4;
-        const double steps = !format.zero_points && int4 ? 1.01 : int4 ? 0.51 : 0.63;
-        CHECK(saturated || std::abs(w[i] - x[i]) <= steps * scale,
-              "%s: %g became %g with the scale %g", describe(format), x[i], w[i], scale);
-      }
-      for (int64_t group = 0; group < groups; ++group) {
-        bool all_zero = true;
-        const int64_t end = std::min(cols, (group + 1) * format.group);
-        for (int64_t i = group * format.group; i < end; ++i) all_zero = all_zero && x[i] == 0;
-        if (all_zero) CHECK(m.scales[group] == 0, "a group of zeros has the scale 0");
-      }
     }
   }
 }

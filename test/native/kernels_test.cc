@@ -31,6 +31,7 @@ constexpr Case kCases[] = {
     {"log_sum_exp", test_log_sum_exp},
     {"conversions are exact", test_conversions},
     {"quantize", test_quantize},
+    {"int4 comes near the least error", test_int4_search},
     {"Q8_0 and Q4_0 blocks are kept without loss", test_lossless_blocks},
     {"kv_store", test_kv_store},
     {"kv_store in int8", test_kv_store_int8},

@@ -32,6 +32,8 @@ export interface LlamaInfo {
   config: LlamaConfig;
   /** How the layers' weights are kept, for instance "bf16" or "int4 (group 32)". */
   weights: string;
+  /** What activations are multiplied as with int8 and int4 weights. */
+  activations: 'f32' | 'int8';
   /** Element type of the KV cache. */
   kv: KvType;
   /** The longest sequence, in tokens. */
@@ -39,7 +41,7 @@ export interface LlamaInfo {
   /** Tokens that the KV cache holds for all sequences together. */
   kvCacheTokens: number;
   threads: number;
-  /** The kernel table: "portable", "avx2". */
+  /** The kernel table: "portable", "avx2" or "avx512". */
   isa: string;
   chatFormat: 'llama2' | 'template' | 'none';
   memory: ModelMemory;
@@ -140,6 +142,7 @@ export class Llama {
       format: checkpoint.format,
       config: checkpoint.config,
       weights: plan.weights,
+      activations: spec.activations,
       kv: spec.kv,
       contextTokens: plan.contextTokens,
       kvCacheTokens: plan.kvCacheTokens,

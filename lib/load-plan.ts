@@ -2,7 +2,7 @@
 import { freemem } from 'node:os';
 import type { Checkpoint, TensorSource, TensorType } from './checkpoint/types.js';
 import { cpuInfo } from './cpu-info.js';
-import { AltiplanoError, outOfRange } from './errors.js';
+import { AltiplanoError, invalidArgument, outOfRange } from './errors.js';
 import { formatBytes } from './format-bytes.js';
 import {
   type EngineSpec,
@@ -107,6 +107,7 @@ export function planLoad(
     interleavedRotary: checkpoint.rotaryLayout === 'interleaved',
     maxPositions: mostContextTokens,
     kv: options.kv === 'auto' ? automaticKv(tensors.layers[0]!.q, options) : options.kv,
+    activations: 'f32',
     kvPages: 1,
     maxStepTokens: MAX_STEP_TOKENS,
     threads: options.threads ?? cpuInfo().defaultThreads,
@@ -128,6 +129,7 @@ export function planLoad(
     },
   };
 
+  spec.activations = activationsFor(spec, options);
   const { weightsBytes, kvBytes: pageBytes, workspaceBytes } = estimate(spec);
   const leftBytes = Math.max(0, availableBytes - weightsBytes - workspaceBytes);
   const leftPages = Math.floor(leftBytes / pageBytes);
@@ -175,6 +177,18 @@ export function planLoad(
 /** f16 loses less than the rounding of any weights but f32. */
 function automaticKv(source: TensorSource, options: ResolvedLoadOptions): 'f32' | 'f16' {
   return matrixFormat(source, options, true).type === 'f32' ? 'f32' : 'f16';
+}
+
+function activationsFor(spec: EngineSpec, { activations }: ResolvedLoadOptions): 'f32' | 'int8' {
+  const quantized = allTensors(spec).some(({ format }) => 'group' in format);
+  if (activations === 'int8' && !quantized) {
+    throw invalidArgument('has a meaning for quantized weights only', {
+      subject: 'activations',
+      expected: 'weights "int8" or "int4", or a file that has some',
+      found: `activations "int8" with weights ${describeFormats(spec)}`,
+    });
+  }
+  return quantized && activations !== 'f32' ? 'int8' : 'f32';
 }
 
 function estimate(spec: EngineSpec): ModelMemory {

@@ -72,6 +72,8 @@ export interface EngineSpec {
   /** Positions 0 .. maxPositions-1 may be used. */
   maxPositions: number;
   kv: KvType;
+  /** What activations are multiplied as with int8 and int4 matrices. */
+  activations: 'f32' | 'int8';
   /** Pages of the KV cache. */
   kvPages: number;
   /** The most tokens in one step. */

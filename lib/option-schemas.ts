@@ -163,6 +163,7 @@ export const loadSchemas = {
     v.description('32, 64 or 128'),
   ),
   zeroPoints: trueOrFalse,
+  activations: oneOf('auto', 'int8', 'f32'),
   kv: oneOf('auto', 'f32', 'f16', 'int8'),
   contextTokens: integerBetween(1, MOST_TOKENS),
   kvCacheTokens: integerBetween(1, MOST_TOKENS),

@@ -126,6 +126,12 @@ export interface LoadOptions {
   /** Quantize with zero points, for `int8` and `int4` only. Default false. */
   zeroPoints?: boolean;
   /**
+   * What activations are rounded to before they are multiplied with int8 and int4 weights: `int8`,
+   * with a scale for every 32 of a token, which is several times faster; or `f32`, exact. Default
+   * `auto`: `int8`. With other weights activations are always f32.
+   */
+  activations?: 'auto' | 'int8' | 'f32';
+  /**
    * How keys and values are kept. `int8` takes half the memory of `f16`, with a small loss. Default
    * `auto`: `f16`, and `f32` for f32 weights.
    */
@@ -152,6 +158,7 @@ export interface ResolvedLoadOptions {
   readonly weights: 'auto' | WeightType;
   readonly weightGroup: 32 | 64 | 128;
   readonly zeroPoints: boolean;
+  readonly activations: 'auto' | 'int8' | 'f32';
   readonly kv: 'auto' | KvType;
   readonly contextTokens: number | null;
   readonly kvCacheTokens: number | null;
@@ -181,6 +188,7 @@ export const LOAD_DEFAULTS = {
   weights: 'auto',
   weightGroup: 32,
   zeroPoints: false,
+  activations: 'auto',
   kv: 'auto',
   contextTokens: null,
   kvCacheTokens: null,

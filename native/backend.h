@@ -90,6 +90,9 @@ struct StepLimits {
   int64_t tokens = 0;
   int64_t hidden_size = 0;
   int64_t vocab_size = 0;
+  int64_t most_cols = 0;  // of a matrix
+  // Whether int8 and int4 matrices are multiplied with activations rounded to int8, or with f32.
+  bool int8_activations = false;
 };
 
 // The batch of a step; see StepPlan in lib/native.ts. Checked by llama/step.cc.

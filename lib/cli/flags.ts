@@ -45,6 +45,7 @@ export function addModelPath(command: Command): Command {
 export interface ModelFlags {
   model?: string;
   weights?: LoadOptions['weights'];
+  activations?: LoadOptions['activations'];
   kv?: LoadOptions['kv'];
   contextTokens?: number;
   threads?: number;
@@ -76,17 +77,24 @@ export function addMemoryOptions(command: Command): Command {
 
 /** Adds the options of commands that load a model. */
 export function addModelOptions(command: Command): Command {
-  return addMemoryOptions(addModelPath(command)).option(
-    '--threads <n>',
-    'worker threads (default: the physical cores that this process may use)',
-    integer({ min: 1, max: 1024 }),
-  );
+  return addMemoryOptions(addModelPath(command))
+    .addOption(
+      new Option(
+        '--activations <type>',
+        'what int8 and int4 weights are multiplied with: rounded to int8, or exact (default: auto: int8)',
+      ).choices(['auto', 'int8', 'f32']),
+    )
+    .option(
+      '--threads <n>',
+      'worker threads (default: the physical cores that this process may use)',
+      integer({ min: 1, max: 1024 }),
+    );
 }
 
 /** The options for `Llama.load` that the flags ask for. */
 export function loadOptions(flags: ModelFlags): LoadOptions {
-  const { weights, kv, contextTokens, threads } = flags;
-  return defined({ weights, kv, contextTokens, threads });
+  const { weights, activations, kv, contextTokens, threads } = flags;
+  return defined({ weights, activations, kv, contextTokens, threads });
 }
 
 export interface SamplingFlags {

@@ -220,7 +220,7 @@ Napi::Value estimate(const Napi::CallbackInfo& info) {
     shape.kv_type = c.kv_type;
     shape.kv_pages = c.kv_pages;
     memory.kv = cpu::kv_cache_bytes(shape);
-    memory.workspace = Workspace::bytes(c) + cpu::scratch_bytes(c.hidden_size, c.vocab_size);
+    memory.workspace = Workspace::bytes(c) + cpu::scratch_bytes(step_limits(c));
     return memory_to_js(info.Env(), memory);
   });
 }

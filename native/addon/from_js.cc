@@ -112,6 +112,7 @@ int64_t integer_from_js(const Napi::Value& value, const char* what, int64_t low,
 
 ModelSpec model_spec_from_js(const Napi::Value& value) {
   static constexpr const char* kKvNames[] = {"f32", "f16", "int8"};
+  static constexpr const char* kActivationNames[] = {"f32", "int8"};
   const Napi::Object o = object(value, "spec");
   ModelSpec spec;
   Config& c = spec.config;
@@ -131,6 +132,7 @@ ModelSpec model_spec_from_js(const Napi::Value& value) {
   c.kv_type = one_of<KvType>(string(o, "kv"), "kv", kKvNames);
   c.kv_pages = integer(o, "kvPages", 0, kMaxInt);
   c.threads = small("threads");
+  c.int8_activations = one_of<bool>(string(o, "activations"), "activations", kActivationNames);
 
   const Napi::Object tensors = object(o.Get("tensors"), "tensors");
   spec.embedding = tensor(tensors, "embedding");

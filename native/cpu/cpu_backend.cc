@@ -51,6 +51,14 @@ size_t packed_bytes(const Kernels& k, WeightFormat format, int64_t rows, int64_t
   return static_cast<size_t>(ceil_div(rows, k.tile_rows)) * k.packed_tile_bytes(format, cols);
 }
 
+// Of the activations of a step, as int8.
+size_t quantized_bytes(const StepLimits& limits) {
+  if (!limits.int8_activations) return 0;
+  return static_cast<size_t>(std::max<int64_t>(limits.tokens, kLogitRows) *
+                             activation_groups(limits.most_cols)) *
+         sizeof(ActivationGroup);
+}
+
 // Stacked matrices; each part keeps its own format, so that parts stay addressable and may differ.
 struct CpuLinear : Linear {
   struct Part {
@@ -127,6 +135,7 @@ class CpuBackend : public Backend {
   void prepare_steps(const StepLimits& limits) override {
     gathered_ = AlignedMemory(kLogitRows * limits.hidden_size * sizeof(float), "activations");
     logits_ = AlignedMemory(kLogitRows * limits.vocab_size * sizeof(float), "logits");
+    quantized_ = AlignedMemory(quantized_bytes(limits), "quantized activations");
     const auto tokens = static_cast<size_t>(limits.tokens);
     const size_t half = static_cast<size_t>(shape_.head_dim / 2);
     token_ids_.reserve(tokens);
@@ -291,7 +300,9 @@ class CpuBackend : public Backend {
   }
 
   size_t kv_bytes() const override { return kv_.bytes(); }
-  size_t scratch_bytes() const override { return gathered_.bytes() + logits_.bytes(); }
+  size_t scratch_bytes() const override {
+    return gathered_.bytes() + logits_.bytes() + quantized_.bytes();
+  }
 
  private:
   // Calls fn(item) for each item, in parallel if the multiply-adds per item make it worthwhile. fn
@@ -305,9 +316,20 @@ class CpuBackend : public Backend {
     }
   }
 
+  // Whether a matrix is multiplied with int8 activations.
+  bool takes_int8(const PackedMatrix& m) const {
+    return m.format.quantized() && quantized_.bytes() > 0;
+  }
+
   // y[t][0 .. rows) = x[t] W^T, cut into pieces of a few tiles of one part.
   void multiply(const CpuLinear& w, const float* x, int64_t ldx, int64_t tokens, float* y,
                 int64_t ldy) {
+    const int64_t groups = activation_groups(w.cols);
+    auto* quantized = reinterpret_cast<ActivationGroup*>(quantized_.data());
+    if (std::ranges::any_of(w.parts, [&](const auto& part) { return takes_int8(part.matrix); })) {
+      run(tokens, 2 * w.cols,
+          [&](int64_t t) { k_.quantize_activations(x + t * ldx, w.cols, quantized + t * groups); });
+    }
     struct PartPieces {
       int64_t first;  // piece
       int64_t tiles;  // in the part
@@ -331,8 +353,13 @@ class CpuBackend : public Backend {
       while (plan[p].first > piece) --p;
       const int64_t begin = (piece - plan[p].first) * plan[p].tiles_per_piece;
       const int64_t end = std::min(begin + plan[p].tiles_per_piece, plan[p].tiles);
-      k_.matmul(w.parts[p].matrix, begin, end, x, ldx, tokens, y + w.parts[p].first_row, ldy,
-                false);
+      const PackedMatrix& m = w.parts[p].matrix;
+      float* out = y + w.parts[p].first_row;
+      if (takes_int8(m)) {
+        k_.matmul_int8(m, begin, end, quantized, groups, tokens, out, ldy);
+      } else {
+        k_.matmul(m, begin, end, x, ldx, tokens, out, ldy, false);
+      }
     });
   }
 
@@ -398,6 +425,8 @@ class CpuBackend : public Backend {
   size_t kv_layer_bytes_ = 0;
   AlignedMemory gathered_;  // [kLogitRows][D]
   AlignedMemory logits_;    // [kLogitRows][V]
+  // The input of a matmul with int8 activations, [T][groups of a row]; empty without.
+  AlignedMemory quantized_;
 
   // The running step.
   const Batch* batch_ = nullptr;
@@ -425,8 +454,10 @@ uint64_t kv_cache_bytes(const AttentionShape& shape) {
          shape.kv_heads * static_cast<uint64_t>(shape.kv_pages) * shape.layers;
 }
 
-uint64_t scratch_bytes(int64_t hidden_size, int64_t vocab_size) {
-  return static_cast<uint64_t>(kLogitRows) * sizeof(float) * (hidden_size + vocab_size);
+uint64_t scratch_bytes(const StepLimits& limits) {
+  return static_cast<uint64_t>(kLogitRows) * sizeof(float) *
+             (limits.hidden_size + limits.vocab_size) +
+         quantized_bytes(limits);
 }
 
 }  // namespace altiplano::cpu

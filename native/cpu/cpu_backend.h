@@ -16,6 +16,6 @@ std::unique_ptr<Backend> make_backend(int threads, const Kernels& kernels = sele
 uint64_t linear_bytes(WeightFormat format, int64_t rows, int64_t cols);
 uint64_t kv_cache_bytes(const AttentionShape& shape);
 // Bytes that prepare_steps() will take.
-uint64_t scratch_bytes(int64_t hidden_size, int64_t vocab_size);
+uint64_t scratch_bytes(const StepLimits& limits);
 
 }  // namespace altiplano::cpu

@@ -1,5 +1,6 @@
 #include "llama/config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "util/error.h"
@@ -97,6 +98,11 @@ void check(const ModelSpec& spec) {
   }
   check_tensor(spec.final_norm, 1, hidden);
   if (!spec.tied) check_tensor(spec.head, vocab, hidden);
+}
+
+StepLimits step_limits(const Config& c) {
+  const int most_cols = std::max({c.hidden_size, c.intermediate_size, c.heads * c.head_dim});
+  return {c.max_step_tokens, c.hidden_size, c.vocab_size, most_cols, c.int8_activations};
 }
 
 }  // namespace altiplano

@@ -26,6 +26,7 @@ struct Config {
   KvType kv_type = KvType::kF32;
   int64_t kv_pages = 0;
   int threads = 1;
+  bool int8_activations = false;  // see StepLimits
 };
 
 // A tensor on disk and the format it is kept in. Vectors have one row.
@@ -57,6 +58,9 @@ struct ModelSpec {
 // range, every tensor has the shape that the config asks for, and its bytes are as many as shape
 // and type say. TypeScript checks too, with better words; this is what memory safety stands on.
 void check(const ModelSpec& spec);
+
+// The largest step, and how it is computed.
+StepLimits step_limits(const Config& c);
 
 // Bytes that the engine will hold.
 struct MemoryUse {

@@ -22,7 +22,7 @@ void Engine::load(const ModelSpec& spec, std::unique_ptr<Backend> backend) {
   attention.kv_pages = c.kv_pages;
   attention.inverse_frequencies = c.inverse_frequencies;
   next.backend->prepare_attention(attention);
-  next.backend->prepare_steps({c.max_step_tokens, c.hidden_size, c.vocab_size});
+  next.backend->prepare_steps(step_limits(c));
   next.workspace = std::make_unique<Workspace>(*next.backend, c);
   next.weights = load_weights(spec, *next.backend, monitor_);
 

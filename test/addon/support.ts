@@ -91,6 +91,7 @@ function engineSpec(
     interleavedRotary: false,
     maxPositions: 128,
     kv: 'f32',
+    activations: 'f32',
     kvPages: 8,
     maxStepTokens: 64,
     threads: 2,

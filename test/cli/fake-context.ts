@@ -82,6 +82,7 @@ export class FakeModel {
   info = {
     name: 'fake',
     weights: 'f32',
+    activations: 'f32',
     kv: 'f32',
     threads: 1,
     contextTokens: 1000,

@@ -145,22 +145,26 @@ void test_same_bits() {
     const int vocab = recipe->vocab;
     Random random(9);
     std::vector<Sequence> sequences = random_sequences(kLengths, model.spec(), random);
-    for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kInt8}) {
+    for (const auto& [kv, int8] : {std::pair{KvType::kF32, false},
+                                   {KvType::kF16, false},
+                                   {KvType::kInt8, false},
+                                   {KvType::kF32, true},
+                                   {KvType::kInt8, true}}) {
       Logits expected;
       {
         Engine engine;
-        load(engine, model.spec(), 1, kv);
+        load(engine, model.spec(), 1, kv, int8);
         expected = run_alone(engine, sequences, vocab);
       }
       for (const int threads : {1, 2, 3, 5}) {
         if (kv != KvType::kF32 && threads == 3) continue;  // enough
         // The cache keeps what the schedule before left in it: that must not matter either.
         Engine engine;
-        load(engine, model.spec(), threads, kv);
+        load(engine, model.spec(), threads, kv, int8);
         const auto expect = [&](const Schedule& steps, const char* how) {
           char what[100];
-          std::snprintf(what, sizeof what, "%s, kv %d, %d threads, %s", recipe->name,
-                        static_cast<int>(kv), threads, how);
+          std::snprintf(what, sizeof what, "%s, kv %d, int8 activations %d, %d threads, %s",
+                        recipe->name, static_cast<int>(kv), int8, threads, how);
           expect_same(engine, sequences, steps, expected, vocab, what);
           shuffle_pages(sequences, model.spec().config.kv_pages, random);
         };

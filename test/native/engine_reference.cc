@@ -124,10 +124,11 @@ std::vector<double> reference_logits(const TestModel& model, std::span<const int
   return logits;
 }
 
-void load(Engine& engine, const ModelSpec& spec, int threads, KvType kv) {
+void load(Engine& engine, const ModelSpec& spec, int threads, KvType kv, bool int8_activations) {
   ModelSpec changed = spec;
   changed.config.threads = threads;
   changed.config.kv_type = kv;
+  changed.config.int8_activations = int8_activations;
   engine.load(changed, cpu::make_backend(threads));
 }
 

@@ -140,9 +140,8 @@ void test_memory() {
       const MemoryUse memory = engine.memory();
       CHECK(memory.weights == weights, "%s: weights", recipe->name);
       CHECK(memory.kv == cpu::kv_cache_bytes(shape), "%s: KV cache", recipe->name);
-      CHECK(
-          memory.workspace == Workspace::bytes(c) + cpu::scratch_bytes(c.hidden_size, c.vocab_size),
-          "%s: workspace", recipe->name);
+      CHECK(memory.workspace == Workspace::bytes(c) + cpu::scratch_bytes(step_limits(c)),
+            "%s: workspace", recipe->name);
     }
   }
 }

@@ -98,7 +98,8 @@ std::vector<double> reference_logits(const TestModel& model, std::span<const int
 
 // --- loading and stepping -----------------------------------------------------------------------
 
-void load(Engine& engine, const ModelSpec& spec, int threads = 1, KvType kv = KvType::kF32);
+void load(Engine& engine, const ModelSpec& spec, int threads = 1, KvType kv = KvType::kF32,
+          bool int8_activations = false);
 
 struct Sequence {
   std::vector<int32_t> tokens;

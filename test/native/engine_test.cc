@@ -15,6 +15,7 @@ struct Case {
 };
 
 constexpr Case kCases[] = {
+    {"threads that are held up", test_thread_pool},
     {"logits against float64", test_reference},
     {"interleaved rotary rows", test_interleaved_rotary},
     {"same bits for any threads, batch, chunks and pages", test_same_bits},

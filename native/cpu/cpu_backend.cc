@@ -4,14 +4,13 @@
 #include "cpu/cpu_backend.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
-#include <exception>
 #include <string>
 
 #include "cpu/convert.h"
 #include "cpu/kernels.h"
+#include "cpu/pack.h"
 #include "cpu/select.h"
 #include "util/aligned_memory.h"
 #include "util/error.h"
@@ -25,8 +24,6 @@ constexpr int64_t kSerialWork = 100'000;
 // Weight bytes that a thread takes at once: large against the cost of taking them (about 50 ns),
 // small against a layer, so that a thread that loses its core holds the others up only briefly.
 constexpr int64_t kMatmulPieceBytes = 64 << 10;
-// File bytes that a thread reads and packs at once while loading.
-constexpr int64_t kLoadPieceBytes = 1 << 20;
 // Tokens of one sequence whose attention is one piece of work.
 constexpr int kAttentionTokens = 16;
 // Rows whose logits are computed together: 16 x 32,000 floats are 2 MiB.
@@ -63,8 +60,8 @@ size_t quantized_bytes(const StepLimits& limits) {
 struct CpuLinear : Linear {
   struct Part {
     PackedMatrix matrix;
-    AlignedMemory memory;
     int64_t first_row;  // of the stack
+    size_t bytes;
   };
   std::vector<Part> parts;
   int64_t rows = 0;
@@ -72,7 +69,7 @@ struct CpuLinear : Linear {
 
   size_t bytes() const override {
     size_t sum = 0;
-    for (const Part& part : parts) sum += part.memory.bytes();
+    for (const Part& part : parts) sum += part.bytes;
     return sum;
   }
 };
@@ -111,17 +108,18 @@ class CpuBackend : public Backend {
     }
     auto result = std::make_unique<CpuLinear>();
     result->cols = parts[0].source->cols();
+    std::vector<PackJob> jobs;
     for (const MatrixPart& part : parts) {
       const int64_t rows = part.source->rows(), cols = part.source->cols();
-      CpuLinear::Part packed;
-      packed.first_row = result->rows;
-      packed.memory = AlignedMemory(packed_bytes(k_, part.format, rows, cols), "weights");
-      packed.matrix = {part.format, rows, cols, packed.memory.data(),
-                       k_.packed_tile_bytes(part.format, cols)};
-      pack(part, packed, monitor);
-      result->parts.push_back(std::move(packed));
+      const size_t bytes = packed_bytes(k_, part.format, rows, cols);
+      uint8_t* tiles = weights_.allocate(bytes, "weights");
+      const PackedMatrix matrix = {part.format, rows, cols, tiles,
+                                   k_.packed_tile_bytes(part.format, cols)};
+      result->parts.push_back({matrix, result->rows, bytes});
+      jobs.push_back({part.source, matrix, tiles});
       result->rows += rows;
     }
+    pack_matrices(k_, pool_, jobs, monitor);
     return result;
   }
 
@@ -363,54 +361,6 @@ class CpuBackend : public Backend {
     });
   }
 
-  // Reads, converts and packs a matrix in parallel.
-  void pack(const MatrixPart& part, CpuLinear::Part& packed, LoadMonitor& monitor) {
-    const MatrixSource& source = *part.source;
-    const FileTypeInfo& type = info(source.type());
-    const int64_t rows = source.rows(), cols = source.cols();
-    const int64_t row_bytes = cols / type.block * type.block_bytes;
-    const int64_t tiles = ceil_div(rows, k_.tile_rows);
-    const int64_t tiles_per_piece =
-        std::max<int64_t>(1, kLoadPieceBytes / std::max<int64_t>(1, row_bytes * k_.tile_rows));
-    std::atomic<bool> failed{false};
-    std::exception_ptr failure;  // written once, by the piece that sets `failed`
-
-    const auto pack_piece = [&](int64_t piece) {
-      const int64_t first_tile = piece * tiles_per_piece;
-      const int64_t last_tile = std::min(first_tile + tiles_per_piece, tiles);
-      const int64_t first_row = first_tile * k_.tile_rows;
-      const int64_t count = std::min(last_tile * k_.tile_rows, rows) - first_row;
-      std::vector<uint8_t> raw(static_cast<size_t>(count * row_bytes));
-      source.read({first_row, count, 0, cols}, raw.data());
-      RowConverter converter(k_);
-      for (int64_t tile = first_tile; tile < last_tile; ++tile) {
-        const int64_t row = (tile - first_tile) * k_.tile_rows;
-        const int64_t n = std::min<int64_t>(k_.tile_rows, count - row);
-        const CanonicalRows canonical = converter.convert(
-            source.type(), raw.data() + row * row_bytes, n, cols, part.format, first_row + row);
-        k_.pack_tile(canonical, packed.memory.data() + tile * packed.matrix.tile_bytes);
-      }
-      monitor.done_bytes += count * row_bytes;
-    };
-
-    pool_.parallel_for(ceil_div(tiles, tiles_per_piece), [&](int64_t piece) {
-      if (monitor.cancelled.load(std::memory_order_relaxed)) return;
-      if (failed.load(std::memory_order_relaxed)) return;
-      try {
-        pack_piece(piece);
-      } catch (...) {
-        // Only kept: wording it allocates memory and could itself throw, here on a worker.
-        if (!failed.exchange(true)) failure = std::current_exception();
-      }
-    });
-    try {
-      if (failure) std::rethrow_exception(failure);
-    } catch (const Error& e) {
-      throw Error(e.code(), std::string("tensor ") + source.name() + ": " + e.what());
-    }
-    if (monitor.cancelled) throw Error("ALTIPLANO_ABORTED", "loading was cancelled");
-  }
-
   // The part of the cache of one layer and KV head: page p is page_stride() * p further.
   uint8_t* pages(int layer, int kv_head) {
     return kv_.data() + layer * kv_layer_bytes_ + kv_head * kv_page_bytes_;
@@ -419,6 +369,7 @@ class CpuBackend : public Backend {
 
   const Kernels& k_;
   ThreadPool pool_;
+  Arena weights_;  // of all that was prepared
   AttentionShape shape_;
   AlignedMemory kv_;  // [layer][page][kv head][K, V]
   size_t kv_page_bytes_ = 0;

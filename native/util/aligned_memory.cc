@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 
@@ -11,24 +12,25 @@ namespace altiplano {
 namespace {
 
 constexpr size_t kSmallAlignment = 64;
-constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kArenaMapping = size_t{256} << 20;
 
 size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
-bool is_mapped(size_t bytes) { return bytes >= kHugePage; }
+bool is_mapped(size_t bytes) { return bytes >= kHugePageBytes; }
 
-// A mapping of `size` bytes (a multiple of kHugePage) that starts at a multiple of kHugePage, or
-// null: one huge page more is mapped, and what sticks out at both ends is given back.
+// A mapping of `size` bytes (a multiple of kHugePageBytes) that starts at a multiple of
+// kHugePageBytes, or null: one huge page more is mapped, and what sticks out at both ends is given
+// back.
 uint8_t* map(size_t size) {
-  if (size > SIZE_MAX - kHugePage) return nullptr;
-  void* start =
-      ::mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (size > SIZE_MAX - kHugePageBytes) return nullptr;
+  void* start = ::mmap(nullptr, size + kHugePageBytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (start == MAP_FAILED) return nullptr;
   auto* from = static_cast<uint8_t*>(start);
-  const size_t head =
-      round_up(reinterpret_cast<uintptr_t>(from), kHugePage) - reinterpret_cast<uintptr_t>(from);
+  const size_t head = round_up(reinterpret_cast<uintptr_t>(from), kHugePageBytes) -
+                      reinterpret_cast<uintptr_t>(from);
   if (head > 0) ::munmap(from, head);
-  ::munmap(from + head + size, kHugePage - head);
+  ::munmap(from + head + size, kHugePageBytes - head);
 #if defined(__linux__)
   ::madvise(from + head, size, MADV_HUGEPAGE);  // only a wish
 #endif
@@ -39,8 +41,8 @@ uint8_t* map(size_t size) {
 
 AlignedMemory::AlignedMemory(size_t bytes, const char* purpose) : bytes_(bytes) {
   if (bytes == 0) return;
-  if (bytes <= SIZE_MAX - kHugePage) {
-    data_ = is_mapped(bytes) ? map(round_up(bytes, kHugePage))
+  if (bytes <= SIZE_MAX - kHugePageBytes) {
+    data_ = is_mapped(bytes) ? map(round_up(bytes, kHugePageBytes))
                              : static_cast<uint8_t*>(std::aligned_alloc(
                                    kSmallAlignment, round_up(bytes, kSmallAlignment)));
   }
@@ -53,10 +55,23 @@ AlignedMemory::AlignedMemory(size_t bytes, const char* purpose) : bytes_(bytes) 
 AlignedMemory::~AlignedMemory() {
   if (data_ == nullptr) return;
   if (is_mapped(bytes_)) {
-    ::munmap(data_, round_up(bytes_, kHugePage));
+    ::munmap(data_, round_up(bytes_, kHugePageBytes));
   } else {
     std::free(data_);
   }
+}
+
+uint8_t* Arena::allocate(size_t bytes, const char* purpose) {
+  bytes = round_up(std::min(bytes, SIZE_MAX / 2), kSmallAlignment);
+  if (mappings_.empty() || bytes > mappings_.back().bytes() - used_) {
+    // Small models take what they need, not a quarter of a gigabyte of address space.
+    const size_t grown = mappings_.empty() ? kHugePageBytes : 2 * mappings_.back().bytes();
+    mappings_.emplace_back(std::max(bytes, std::min(grown, kArenaMapping)), purpose);
+    used_ = 0;
+  }
+  uint8_t* block = mappings_.back().data() + used_;
+  used_ += bytes;
+  return block;
 }
 
 }  // namespace altiplano

@@ -4,8 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 namespace altiplano {
+
+// What the kernel gives out at once where it can, and clears when it is first written to.
+inline constexpr size_t kHugePageBytes = size_t{2} << 20;
 
 // Large blocks are mappings of their own, so that freeing them gives the memory back to the system
 // at once, and they ask for huge pages: weights are read once a token from end to end, and page
@@ -13,7 +17,8 @@ namespace altiplano {
 class AlignedMemory {
  public:
   AlignedMemory() = default;
-  // Contents are undefined; aligned to 64 bytes at least. Throws Error ALTIPLANO_OUT_OF_MEMORY,
+  // Contents are undefined; aligned to 64 bytes at least, to kHugePageBytes if larger than that.
+  // Throws Error ALTIPLANO_OUT_OF_MEMORY,
   // naming `purpose`.
   AlignedMemory(size_t bytes, const char* purpose);
   ~AlignedMemory();
@@ -35,6 +40,18 @@ class AlignedMemory {
 
   uint8_t* data_ = nullptr;
   size_t bytes_ = 0;
+};
+
+// Blocks that live equally long, cut one after the other from large mappings: a block that fills no
+// huge page shares it with the next one. What of a mapping is never written to takes no memory.
+class Arena {
+ public:
+  // Aligned to 64 bytes, contents undefined; freed with the arena. Throws as AlignedMemory does.
+  uint8_t* allocate(size_t bytes, const char* purpose);
+
+ private:
+  std::vector<AlignedMemory> mappings_;
+  size_t used_ = 0;  // of the last one
 };
 
 }  // namespace altiplano

@@ -160,6 +160,7 @@ void test_page_copies();
 void test_refused_plans();
 void test_hostile_plans();
 void test_matrix_slices();
+void test_packing_across_pages();
 void test_bad_rows_are_named();
 void test_memory();
 void test_damaged_files();

@@ -26,6 +26,7 @@ constexpr Case kCases[] = {
     {"refused plans", test_refused_plans},
     {"hostile plans", test_hostile_plans},
     {"slices of matrices", test_matrix_slices},
+    {"packing across pages", test_packing_across_pages},
     {"bad rows are named", test_bad_rows_are_named},
     {"memory as estimated", test_memory},
     {"damaged files", test_damaged_files},

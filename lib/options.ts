@@ -119,7 +119,10 @@ export interface LoadProgress {
 
 /** Options of `load`. Everything is optional; `undefined` counts as not given. */
 export interface LoadOptions {
-  /** How weights are kept in memory. Default `auto`: as the file has them. */
+  /**
+   * How weights are kept in memory. Default `auto`: as the file has them, without loss; but Q6_K
+   * becomes int8 (`f32` keeps it exactly, in five times the memory).
+   */
   weights?: 'auto' | WeightType;
   /** Weights that share a scale: 32, 64 or 128, for `int8` and `int4` only. Default 32. */
   weightGroup?: 32 | 64 | 128;

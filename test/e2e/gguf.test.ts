@@ -69,22 +69,30 @@ describeModels('GGUF', ({ name, folder, golden }) => {
     test.each([
       ['Q8_0', { type: 'int8', group: 32, zeroPoints: false }],
       ['Q4_0', { type: 'int4', group: 32, zeroPoints: false }],
-      ['Q6_K', { type: 'f32' }],
-    ] as const)('%s is kept without loss as %p', async (type, format) => {
+      ['Q6_K', { type: 'int8', group: 32, zeroPoints: false }],
+    ] as const)('%s is kept as %p, without loss but for Q6_K', async (type, format) => {
       const file = await gguf(type);
       const kept = await logits(file, isa, { kv: 'f32', activations: 'f32' });
       const inF32 = await logits(file, isa, { kv: 'f32', weights: 'f32' });
       const decoded = await logits(await gguf(type, true), isa, { kv: 'f32' });
       // Rows of 64 weights, those of stories260K, hold no block of 256.
-      const isQ6K = type === 'Q6_K' && kept.spec.hiddenSize % 256 !== 0;
-      if (!isQ6K) expect(kept.spec.tensors.layers[0]!.q).toMatchObject({ type, format });
-      if (type === 'Q4_0' && kept.spec.tensors.head && kept.spec.hiddenSize % 256 === 0) {
-        expect(kept.spec.tensors.head).toMatchObject({ type: 'Q6_K', format: { type: 'f32' } });
+      const holdsQ6K = kept.spec.hiddenSize % 256 === 0;
+      if (type !== 'Q6_K' || holdsQ6K) {
+        expect(kept.spec.tensors.layers[0]!.q).toMatchObject({ type, format });
+      }
+      const { head } = kept.spec.tensors;
+      if (type === 'Q4_0' && head && holdsQ6K) {
+        expect(head).toMatchObject({ type: 'Q6_K', format: { type: 'int8', group: 32 } });
       }
       expectSameBits(inF32.rows, decoded.rows);
       const error = Math.max(...kept.rows.map((row, i) => maxError(row, inF32.rows[i]!)));
       measured.push({ model: name, isa, file: type, 'kept against f32': error.toExponential(1) });
-      expect(error).toBeLessThanOrEqual(type === 'Q6_K' ? 0 : F32_BOUND);
+      const isQuantized = holdsQ6K && (type === 'Q6_K' || head?.type === 'Q6_K');
+      if (!isQuantized) expect(error).toBeLessThanOrEqual(F32_BOUND);
+      if (isQuantized && type === 'Q6_K') {
+        const inInt8 = await logits(file, isa, { kv: 'f32', weights: 'int8', weightGroup: 32 });
+        expectSameBits(kept.rows, inInt8.rows);
+      }
     });
   });
 

@@ -142,52 +142,83 @@ void pack_float(const CanonicalRows& rows, uint8_t* tile) {
   }
 }
 
+// Packed words of a row: four, as one vector.
+typedef uint32_t Words __attribute__((vector_size(16)));
+
 // The nibbles of the lower 16 bits, the lowest first, a byte each.
-uint32_t spread_nibbles(uint32_t x) {
+Words spread_nibbles(Words x) {
   x = (x | x << 8) & 0x00ff00ffu;
   return (x | x << 4) & 0x0f0f0f0fu;
 }
 
-// Eight columns of an int4 row, from the canonical order to that of a packed word.
-uint32_t int4_word(uint32_t canonical) {
-  return spread_nibbles(canonical & 0xffffu) | spread_nibbles(canonical >> 16) << 4;
+// From canonical bytes: int8 stays; eight columns of an int4 row get the order of a packed word.
+template <bool int4>
+Words packed_words(const uint8_t* canonical) {
+  Words words;
+  memcpy(&words, canonical, sizeof(words));
+  if (!int4) return words;
+  return spread_nibbles(words & 0xffffu) | spread_nibbles(words >> 16) << 4;
 }
 
-template <int R>
+// A full group of all rows of a tile: `bytes` of each row become words of `out`, in [word][row].
+// `words` is scratch; rows beyond the last keep what is in it.
+template <int R, bool int4>
+void pack_group(const uint8_t* in, int64_t row_bytes, int64_t rows, int bytes, Words (&words)[R],
+                uint8_t* out) {
+  for (int begin = 0; begin < bytes; begin += sizeof(Words)) {
+    for (int64_t r = 0; r < rows; ++r) words[r] = packed_words<int4>(in + r * row_bytes + begin);
+    for (int i = 0; i < 4; ++i) {
+      uint32_t step[R];
+      for (int r = 0; r < R; ++r) step[r] = words[r][i];
+      memcpy(out, step, sizeof(step));
+      out += sizeof(step);
+    }
+  }
+}
+
+// The last group of a row, if it is short: its last word is filled up with zero points.
+template <int R, bool int4>
+void pack_short_group(const uint8_t* in, int columns, int zero, uint8_t* out) {
+  constexpr int kMostBytes = 128;
+  uint8_t bytes[kMostBytes];
+  memset(bytes, int4 ? zero * 0x11 : zero, sizeof(bytes));
+  memcpy(bytes, in, int4 ? columns / 2 : columns);
+  if (int4 && columns % 2) {
+    bytes[columns / 2] = static_cast<uint8_t>((in[columns / 2] & 15) | zero << 4);
+  }
+  const int word_columns = int4 ? 8 : 4;
+  const int words = (columns + word_columns - 1) / word_columns;
+  for (int i = 0; i < words; ++i) {
+    const Words four = packed_words<int4>(bytes + i / 4 * sizeof(Words));
+    const uint32_t word = four[i % 4];
+    memcpy(out + i * R * sizeof(word), &word, sizeof(word));
+  }
+}
+
+template <int R, bool int4>
 void pack_quantized(const CanonicalRows& rows, const TileLayout& layout, uint8_t* tile) {
-  const WeightFormat format = rows.format;
-  const bool int4 = format.type == WeightType::kInt4;
-  const int64_t row_bytes = canonical_row_bytes(format, rows.cols);
-  for (int64_t r = 0; r < rows.rows; ++r) {
-    const uint8_t* in = static_cast<const uint8_t*>(rows.values) + r * row_bytes;
-    for (int64_t b = 0; b < layout.blocks; ++b) {
-      uint8_t* block = tile + b * layout.block_bytes;
+  const int64_t row_bytes = canonical_row_bytes(rows.format, rows.cols);
+  const int group_bytes = int4 ? layout.block / 2 : layout.block;
+  const auto* values = static_cast<const uint8_t*>(rows.values);
+  Words words[R] = {};
+  for (int64_t b = 0; b < layout.blocks; ++b) {
+    uint8_t* block = tile + b * layout.block_bytes;
+    const int columns = block_columns(layout, rows.cols, b);
+    const uint8_t* in = values + b * group_bytes;
+    if (columns == layout.block) {
+      pack_group<R, int4>(in, row_bytes, rows.rows, group_bytes, words, block + layout.data_at);
+    }
+    for (int64_t r = 0; r < rows.rows; ++r) {
       memcpy(block + r * sizeof(uint16_t), rows.scales + r * layout.blocks + b, sizeof(uint16_t));
-      int zero = int4 ? kInt4DefaultZero : 0;
-      if (format.zero_points) {
+      uint8_t zero = int4 ? kInt4DefaultZero : 0;
+      if (rows.format.zero_points) {
         zero = rows.zeros[r * layout.blocks + b];
-        block[layout.zeros_at + r] = static_cast<uint8_t>(zero);
+        block[layout.zeros_at + r] = zero;
       }
-      const int columns = block_columns(layout, rows.cols, b);
-      const int words = columns / layout.word_columns;
-      const uint8_t* from = in + b * (int4 ? layout.block / 2 : layout.block);
-      uint8_t* to = block + layout.data_at + r * sizeof(uint32_t);
-      const auto put = [&](int i, const uint8_t* bytes) {
-        uint32_t word;
-        memcpy(&word, bytes, sizeof(word));
-        if (int4) word = int4_word(word);
-        memcpy(to + i * R * sizeof(word), &word, sizeof(word));
-      };
-      for (int i = 0; i < words; ++i) put(i, from + i * 4);
-      if (words * layout.word_columns == columns) continue;
-      uint8_t last[4];
-      memset(last, int4 ? zero * 0x11 : zero, sizeof(last));
-      const int left = columns - words * layout.word_columns;
-      memcpy(last, from + words * 4, int4 ? left / 2 : left);
-      if (int4 && left % 2) {
-        last[left / 2] = static_cast<uint8_t>((from[words * 4 + left / 2] & 15) | zero << 4);
+      if (columns < layout.block) {
+        pack_short_group<R, int4>(in + r * row_bytes, columns, zero,
+                                  block + layout.data_at + r * sizeof(uint32_t));
       }
-      put(words, last);
     }
   }
 }
@@ -237,8 +268,9 @@ void pack_tile(const CanonicalRows& rows, uint8_t* tile) {
     case WeightType::kBF16:
       return pack_float<R, uint16_t>(rows, tile);
     case WeightType::kInt8:
+      return pack_quantized<R, false>(rows, layout, tile);
     case WeightType::kInt4:
-      return pack_quantized<R>(rows, layout, tile);
+      return pack_quantized<R, true>(rows, layout, tile);
   }
 }
 

@@ -175,15 +175,18 @@ export class Llama {
     checkAborted();
     const checkpoint = await openCheckpoint(path, signal ? { signal } : {});
     checkAborted();
-    const tokenizer = checkpoint.tokenizer && (await Tokenizer.fromSource(checkpoint.tokenizer));
-    const chatFormat =
-      tokenizer && createChatFormat({ tokenizer, template: checkpoint.chatTemplate });
+    const makeTokenizer = checkpoint.tokenizer && (await Tokenizer.read(checkpoint.tokenizer));
     checkAborted();
     const plan = planLoad(checkpoint, resolved);
     resolved.onProgress?.(progress('plan', 0, plan));
     checkAborted();
     checkMemory(plan, path);
-    const engine = await loadEngine(plan, resolved, path);
+    const { engine, text } = await loadEngine(plan, resolved, path, () => {
+      const tokenizer = makeTokenizer?.();
+      const chatFormat =
+        tokenizer && createChatFormat({ tokenizer, template: checkpoint.chatTemplate });
+      return { tokenizer, chatFormat };
+    });
     for (const warning of [...checkpoint.warnings, ...plan.warnings]) {
       process.emitWarning(warning, 'AltiplanoWarning');
     }
@@ -195,7 +198,7 @@ export class Llama {
       throw error;
     }
     const loadMs = performance.now() - start;
-    return new Llama(engine, checkpoint, plan, tokenizer, chatFormat, loadMs);
+    return new Llama(engine, checkpoint, plan, text.tokenizer, text.chatFormat, loadMs);
   }
 
   /** @throws ALTIPLANO_TOKENIZER_UNSUPPORTED if the checkpoint brings no tokenizer */
@@ -387,28 +390,42 @@ function progress(phase: 'plan' | 'weights' | 'ready', doneBytes: number, plan: 
   return { phase, doneBytes, totalBytes: plan.fileBytes, memory: plan.memory };
 }
 
-/** Loads the weights, with progress; on failure nothing stays allocated. */
-async function loadEngine(
+/**
+ * Loads the weights, with progress; on failure nothing stays allocated.
+ * @param prepareText what else is to be made ready, here, while native threads load
+ */
+async function loadEngine<Text>(
   plan: LoadPlan,
   { onProgress, signal }: ResolvedLoadOptions,
   path: string,
-): Promise<NativeEngine> {
+  prepareText: () => Text,
+): Promise<{ engine: NativeEngine; text: Text }> {
   const engine = new (native().Engine)();
   const stopListening = onAbort(signal, () => engine.cancel());
   let failure: { error: unknown } | undefined;
+  const fail = (error: unknown) => {
+    failure ??= { error };
+    clearInterval(timer);
+    engine.cancel();
+  };
   const timer = setInterval(() => {
     try {
       onProgress?.(progress('weights', engine.progress().doneBytes, plan));
     } catch (error) {
-      failure = { error }; // the caller's own error ends the load
-      clearInterval(timer);
-      engine.cancel();
+      fail(error); // the caller's own error ends the load
     }
   }, PROGRESS_INTERVAL_MS);
   try {
-    await engine.load(plan.spec);
-    if (failure !== undefined) throw failure.error; // it came with the last bytes
-    return engine;
+    const weights = engine.load(plan.spec);
+    let text: Text | undefined;
+    try {
+      text = prepareText();
+    } catch (error) {
+      fail(error);
+    }
+    await weights;
+    if (failure !== undefined) throw failure.error; // it may have come with the last bytes
+    return { engine, text: text as Text };
   } catch (thrown) {
     await engine.dispose();
     if (failure !== undefined) throw failure.error;

@@ -3,7 +3,8 @@
  * from it. `@huggingface/gguf`, which reads the values afterwards, has limits of its own, but pads
  * a file that ends early with zeros, cuts strings off at the end of what it has read so far, lets
  * the last of several equal keys win and drops a byte order mark from the start of strings. So this
- * walk decides whether the header is sound and where it ends, and yields strings to the byte.
+ * walk decides whether the header is sound and where it ends, yields strings to the byte, and reads
+ * arrays: a vocabulary takes the library ten times as long.
  * Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
  */
 import { show } from '../errors.js';
@@ -40,6 +41,8 @@ export interface GgufLayout {
   /** From the start of the file to the end of the tensor list, no more. */
   header: Buffer;
   values: ReadonlyMap<string, ValuePlace>;
+  /** The header with every array empty, for `@huggingface/gguf`. */
+  withoutArrays: Buffer;
 }
 
 /** Thrown and caught in this file: the walk went beyond the bytes that have been read. */
@@ -47,6 +50,8 @@ class OutOfBytes extends Error {}
 
 class HeaderWalk {
   readonly values = new Map<string, ValuePlace>();
+  /** Where the lengths of arrays begin and their elements end. */
+  readonly arrays: { lengthAt: number; end: number }[] = [];
   offset = 0;
   private arrayElements = 0;
   private readonly bytes: Buffer;
@@ -149,8 +154,10 @@ class HeaderWalk {
       throw invalid(this.subject, 'the same metadata key twice', { found: show(key) });
     }
     const type = this.u32();
-    this.values.set(key, { type, offset: this.offset });
+    const place = { type, offset: this.offset };
+    this.values.set(key, place);
     this.value(type, key, 0);
+    if (type === ARRAY) this.arrays.push({ lengthAt: place.offset + 4, end: this.offset });
   }
 
   private tensor(): void {
@@ -175,9 +182,11 @@ class HeaderWalk {
   }
 }
 
+const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
 function decodeUtf8(bytes: Uint8Array, subject: string, what: string): string {
   try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+    return UTF8.decode(bytes);
   } catch (cause) {
     throw invalid(subject, `${what} is not valid UTF-8`, { cause });
   }
@@ -192,7 +201,18 @@ function walk(bytes: Buffer, subject: string): GgufLayout | undefined {
     if (error instanceof OutOfBytes) return undefined;
     throw error;
   }
-  return { header: bytes.subarray(0, header.offset), values: header.values };
+  const parts: Buffer[] = [];
+  let start = 0;
+  for (const { lengthAt, end } of header.arrays) {
+    parts.push(bytes.subarray(start, lengthAt), Buffer.alloc(8));
+    start = end;
+  }
+  parts.push(bytes.subarray(start, header.offset));
+  return {
+    header: bytes.subarray(0, header.offset),
+    values: header.values,
+    withoutArrays: Buffer.concat(parts),
+  };
 }
 
 /**
@@ -249,4 +269,38 @@ export function readGgufStrings(
     offset = start + Number(header.readBigUInt64LE(offset));
     return decodeUtf8(header.subarray(start, offset), subject, key);
   });
+}
+
+/** Elements of an array by their type number; undefined for types that are no JavaScript numbers. */
+const ELEMENT_READERS: readonly (((bytes: Buffer, offset: number) => number) | undefined)[] = [
+  (bytes, offset) => bytes.readUInt8(offset),
+  (bytes, offset) => bytes.readInt8(offset),
+  (bytes, offset) => bytes.readUInt16LE(offset),
+  (bytes, offset) => bytes.readInt16LE(offset),
+  (bytes, offset) => bytes.readUInt32LE(offset),
+  (bytes, offset) => bytes.readInt32LE(offset),
+  (bytes, offset) => bytes.readFloatLE(offset),
+  undefined, // boolean
+  undefined, // string
+  undefined, // array
+  undefined, // 64-bit integers
+  undefined,
+  (bytes, offset) => bytes.readDoubleLE(offset),
+];
+
+/**
+ * A metadata value that is an array of numbers of up to 32 bits, or of floats.
+ *
+ * @returns undefined if there is no such key or its value is of another kind
+ */
+export function readGgufNumbers(layout: GgufLayout, key: string): number[] | undefined {
+  const { header } = layout;
+  const place = layout.values.get(key);
+  if (place?.type !== ARRAY) return undefined;
+  const type = header.readUInt32LE(place.offset);
+  const read = ELEMENT_READERS[type];
+  if (read === undefined) return undefined;
+  const length = Number(header.readBigUInt64LE(place.offset + 4));
+  const bytes = VALUE_BYTES[type]!;
+  return Array.from({ length }, (_, i) => read(header, place.offset + 12 + i * bytes));
 }

@@ -1,16 +1,18 @@
 /** Typed access to GGUF metadata: every value is checked for its kind where it is asked for. */
 import { show } from '../errors.js';
-import { type GgufLayout, readGgufStrings } from './gguf-layout.js';
+import { type GgufLayout, readGgufNumbers, readGgufStrings } from './gguf-layout.js';
 import { invalid } from './refuse.js';
 
 export class GgufMetadata {
   readonly subject: string;
   private readonly values: Readonly<Record<string, unknown>>;
   private readonly layout: GgufLayout;
+  /** What {@link strings} has read: vocabularies are long, and asked for twice. */
+  private readonly stringArrays = new Map<string, string[]>();
 
   /**
-   * @param values as `@huggingface/gguf` gives them: 64-bit integers are BigInts
-   * @param layout of the same file, where strings are read from
+   * @param values as `@huggingface/gguf` gives them: 64-bit integers are BigInts, arrays are empty
+   * @param layout of the same file, where strings and arrays are read from
    */
   constructor(subject: string, values: Readonly<Record<string, unknown>>, layout: GgufLayout) {
     this.subject = subject;
@@ -71,19 +73,20 @@ export class GgufMetadata {
   /** @throws ALTIPLANO_CHECKPOINT_INVALID if it is something else, or no UTF-8 */
   strings(key: string): string[] | undefined {
     if (!this.has(key)) return undefined;
+    const known = this.stringArrays.get(key);
+    if (known !== undefined) return known;
     const strings = readGgufStrings(this.layout, key, this.subject);
     if (strings === undefined || !Array.isArray(this.get(key))) {
       throw this.wrongKind(key, 'an array of strings');
     }
+    this.stringArrays.set(key, strings);
     return strings;
   }
 
   /** @throws ALTIPLANO_CHECKPOINT_INVALID if it is missing or something else */
   numbers(key: string): number[] {
-    const value = this.get(key);
-    if (!Array.isArray(value) || !value.every((item) => typeof item === 'number')) {
-      throw this.wrongKind(key, 'an array of numbers');
-    }
-    return value;
+    const numbers = readGgufNumbers(this.layout, key);
+    if (numbers === undefined) throw this.wrongKind(key, 'an array of numbers');
+    return numbers;
   }
 }

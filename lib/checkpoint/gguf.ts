@@ -37,18 +37,22 @@ interface GgufHeader {
 
 /**
  * Has `@huggingface/gguf` read a header from memory. The library reads through `fetch`, so this
- * gives it one that serves the checked bytes: it sees exactly what was checked, and no other file
- * or network access takes place.
+ * gives it one that serves the checked bytes: it sees nothing but what was checked, and no other
+ * file or network access takes place.
  */
 async function parseHeader(header: Buffer, subject: string): Promise<GgufHeader> {
   const { gguf, GGMLQuantizationType } = await import('@huggingface/gguf');
-  const serve = async (_url: unknown, request?: { headers?: unknown }): Promise<Response> => {
+  const serve = async (_url: unknown, request?: { headers?: unknown }) => {
     const { Range: range = '' } = (request?.headers ?? {}) as { Range?: string };
     const [first = 0, last = 0] = (range.match(/\d+/g) ?? []).map(Number);
-    return new Response(new Uint8Array(header.subarray(first, last + 1)));
+    // What the library uses of a Response. A real one would load Node's HTTP client.
+    const arrayBuffer = async () => new Uint8Array(header.subarray(first, last + 1)).buffer;
+    return { headers: new Map<string, string>(), arrayBuffer };
   };
   try {
-    const parsed = await gguf('http://checked-header.invalid/', { fetch: serve as typeof fetch });
+    const parsed = await gguf('http://checked-header.invalid/', {
+      fetch: serve as unknown as typeof fetch,
+    });
     return {
       metadata: { ...parsed.metadata },
       tensorInfos: parsed.tensorInfos,
@@ -137,7 +141,7 @@ async function readCheckpoint(
 ): Promise<Checkpoint> {
   const layout = await readGgufLayout(file);
   throwIfAborted(signal);
-  const parsed = await parseHeader(layout.header, file.path);
+  const parsed = await parseHeader(layout.withoutArrays, file.path);
   const metadata = new GgufMetadata(file.path, parsed.metadata, layout);
   checkGgufKind(metadata);
   const alignment = readAlignment(metadata);

@@ -108,11 +108,21 @@ export class Tokenizer {
    * @throws as {@link load}
    */
   static async fromSource(source: TokenizerSource): Promise<Tokenizer> {
+    return (await Tokenizer.read(source))();
+  }
+
+  /**
+   * Reads all files of the tokenizer that a checkpoint names; making it, which takes longer, is left
+   * to the function that is returned.
+   * @throws as {@link load}, and so does the function
+   */
+  static async read(source: TokenizerSource): Promise<() => Tokenizer> {
     const { file } = source;
     switch (source.kind) {
       case 'sentencepiece': {
         const bytes = await readLimited(file, MAX_MODEL_FILE_BYTES);
-        return new Tokenizer(new SentencePieceCodec(parseSentencePieceModel(bytes, file), file));
+        return () =>
+          new Tokenizer(new SentencePieceCodec(parseSentencePieceModel(bytes, file), file));
       }
       case 'vocabulary': {
         const { vocabulary } = source;
@@ -122,17 +132,19 @@ export class Tokenizer {
             found: show(vocabulary.model),
           });
         }
-        return new Tokenizer(new SentencePieceCodec(vocabulary, file));
+        return () => new Tokenizer(new SentencePieceCodec(vocabulary, file));
       }
       case 'tokenizer-json': {
         const config = source.configFile ? await readConfig(source.configFile) : {};
         const bytes = await readLimited(file, MAX_JSON_FILE_BYTES);
-        const parsed = parseTokenizerJson(bytes, file, config);
-        return new Tokenizer(
-          parsed.kind === 'sentencepiece'
-            ? new SentencePieceCodec(parsed.vocabulary, file, parsed.rules)
-            : new HuggingFaceCodec(parsed.json, parsed.addedTokens, config, file),
-        );
+        return () => {
+          const parsed = parseTokenizerJson(bytes, file, config);
+          return new Tokenizer(
+            parsed.kind === 'sentencepiece'
+              ? new SentencePieceCodec(parsed.vocabulary, file, parsed.rules)
+              : new HuggingFaceCodec(parsed.json, parsed.addedTokens, config, file),
+          );
+        };
       }
     }
   }

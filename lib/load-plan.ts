@@ -48,7 +48,10 @@ const SHORTEST_DEFAULT_CONTEXT = 512;
 const MOST_CONTEXT_TOKENS = 2 ** 24;
 const MOST_KV_PAGES = 2 ** 24;
 
-/** Weights `auto`: the smallest formats that hold a file type exactly, but for Q6_K. */
+/**
+ * Weights `auto`: the smallest formats that hold a file type exactly, but for Q6_K, which only the
+ * exact mode (activations `f32`) keeps so.
+ */
 const AUTO_FORMATS: Readonly<Record<TensorType, WeightFormat>> = {
   F32: { type: 'f32' },
   F16: { type: 'f16' },
@@ -57,7 +60,7 @@ const AUTO_FORMATS: Readonly<Record<TensorType, WeightFormat>> = {
   Q4_0: { type: 'int4', group: 32, zeroPoints: false },
   // Six bits with a scale of eight for every 16 weights: only f32 has room for that, and would read
   // 4 bytes where the file has 0.8, for every token if it is the output head. Int8 adds an error of
-  // at most 1/254 of the largest weight among 32; Q6_K's own is up to 1/64 of the largest among 16.
+  // at most 1/254 of the largest weight among 32 (docs/weight-formats.md compares it with Q6_K's).
   Q6_K: { type: 'int8', group: 32, zeroPoints: false },
 };
 
@@ -207,10 +210,13 @@ function estimate(spec: EngineSpec): ModelMemory {
  */
 function matrixFormat(
   source: TensorSource,
-  { weights, weightGroup, zeroPoints }: ResolvedLoadOptions,
+  { weights, weightGroup, zeroPoints, activations }: ResolvedLoadOptions,
   isLayer: boolean,
 ): WeightFormat {
-  if (weights === 'auto') return AUTO_FORMATS[source.type];
+  if (weights === 'auto') {
+    const isExact = activations === 'f32' && source.type === 'Q6_K';
+    return isExact ? { type: 'f32' } : AUTO_FORMATS[source.type];
+  }
   if (weights !== 'int8' && weights !== 'int4') return { type: weights };
   const type = weights === 'int4' && !isLayer && source.type !== 'Q4_0' ? 'int8' : weights;
   return { type, group: weightGroup, zeroPoints };

@@ -121,7 +121,8 @@ export interface LoadProgress {
 export interface LoadOptions {
   /**
    * How weights are kept in memory. Default `auto`: as the file has them, without loss; but Q6_K
-   * becomes int8 (`f32` keeps it exactly, in five times the memory).
+   * becomes int8 (with {@link activations} `f32` it becomes f32, which is exact and takes five times
+   * the file's bytes).
    */
   weights?: 'auto' | WeightType;
   /** Weights that share a scale: 32, 64 or 128, for `int8` and `int4` only. Default 32. */

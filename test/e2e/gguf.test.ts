@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from '@jest/globals';
 import { Llama, type LoadOptions } from '../../lib/index.js';
+import type { EngineSpec } from '../../lib/native.js';
 import { writeGguf } from './gguf-copy.js';
 import type { GgufType } from './gguf-types.js';
 import {
@@ -18,6 +19,9 @@ import {
 
 /** How far two f32 computations of the same logits may be apart: each is within 1e-3 of the truth. */
 const F32_BOUND = 2e-3;
+
+/** Whether the copy has Q6_K: rows of 64 weights, those of stories260K, hold no block of 256. */
+const holdsQ6K = ({ spec }: { spec: EngineSpec }) => spec.hiddenSize % 256 === 0;
 
 const root = mkdtempSync(join(tmpdir(), 'altiplano-gguf-'));
 const measured: Record<string, string | number>[] = [];
@@ -69,29 +73,38 @@ describeModels('GGUF', ({ name, folder, golden }) => {
     test.each([
       ['Q8_0', { type: 'int8', group: 32, zeroPoints: false }],
       ['Q4_0', { type: 'int4', group: 32, zeroPoints: false }],
-      ['Q6_K', { type: 'int8', group: 32, zeroPoints: false }],
-    ] as const)('%s is kept as %p, without loss but for Q6_K', async (type, format) => {
+      ['Q6_K', { type: 'f32' }],
+    ] as const)('%s is kept without loss as %p', async (type, format) => {
       const file = await gguf(type);
       const kept = await logits(file, isa, { kv: 'f32', activations: 'f32' });
       const inF32 = await logits(file, isa, { kv: 'f32', weights: 'f32' });
       const decoded = await logits(await gguf(type, true), isa, { kv: 'f32' });
-      // Rows of 64 weights, those of stories260K, hold no block of 256.
-      const holdsQ6K = kept.spec.hiddenSize % 256 === 0;
-      if (type !== 'Q6_K' || holdsQ6K) {
+      if (type !== 'Q6_K' || holdsQ6K(kept)) {
         expect(kept.spec.tensors.layers[0]!.q).toMatchObject({ type, format });
       }
-      const { head } = kept.spec.tensors;
-      if (type === 'Q4_0' && head && holdsQ6K) {
-        expect(head).toMatchObject({ type: 'Q6_K', format: { type: 'int8', group: 32 } });
+      if (type === 'Q4_0' && kept.spec.tensors.head && holdsQ6K(kept)) {
+        expect(kept.spec.tensors.head).toMatchObject({ type: 'Q6_K', format: { type: 'f32' } });
       }
       expectSameBits(inF32.rows, decoded.rows);
       const error = Math.max(...kept.rows.map((row, i) => maxError(row, inF32.rows[i]!)));
       measured.push({ model: name, isa, file: type, 'kept against f32': error.toExponential(1) });
-      const isQuantized = holdsQ6K && (type === 'Q6_K' || head?.type === 'Q6_K');
-      if (!isQuantized) expect(error).toBeLessThanOrEqual(F32_BOUND);
-      if (isQuantized && type === 'Q6_K') {
-        const inInt8 = await logits(file, isa, { kv: 'f32', weights: 'int8', weightGroup: 32 });
-        expectSameBits(kept.rows, inInt8.rows);
+      expect(error).toBeLessThanOrEqual(type === 'Q6_K' ? 0 : F32_BOUND);
+    });
+
+    test('Q6_K becomes int8 by default, head and layers', async () => {
+      const kept = await logits(await gguf('Q6_K'), isa, {});
+      const inInt8 = await logits(await gguf('Q6_K'), isa, { weights: 'int8', weightGroup: 32 });
+      const { layers, head } = kept.spec.tensors;
+      const isKept = holdsQ6K(kept);
+      for (const { type, format } of [layers[0]!.q, ...(head ? [head] : [])]) {
+        expect({ type, format: format.type }).toEqual(
+          isKept ? { type: 'Q6_K', format: 'int8' } : { type: 'F32', format: 'f32' },
+        );
+      }
+      if (isKept) expectSameBits(kept.rows, inInt8.rows);
+      const { spec } = await logits(await gguf('Q4_0'), isa, {});
+      if (spec.tensors.head && isKept) {
+        expect(spec.tensors.head).toMatchObject({ type: 'Q6_K', format: { type: 'int8' } });
       }
     });
   });

@@ -28,6 +28,8 @@ const STRING = 8;
 const ARRAY = 9;
 /** Bytes of a value by its type number; strings and arrays bring their length along. */
 const VALUE_BYTES = [1, 1, 2, 2, 4, 4, 4, 1, STRING, ARRAY, 8, 8, 8];
+/** Arrays from this size on are read here and not by the library. */
+const LONG_ARRAY_BYTES = 4096;
 /** What is read at first; a Llama 2 header has about 0.7 MB. */
 const FIRST_READ_BYTES = 2 ** 20;
 
@@ -41,8 +43,8 @@ export interface GgufLayout {
   /** From the start of the file to the end of the tensor list, no more. */
   header: Buffer;
   values: ReadonlyMap<string, ValuePlace>;
-  /** The header with every array empty, for `@huggingface/gguf`. */
-  withoutArrays: Buffer;
+  /** The header with every long array empty, for `@huggingface/gguf`. */
+  withoutLongArrays: Buffer;
 }
 
 /** Thrown and caught in this file: the walk went beyond the bytes that have been read. */
@@ -50,8 +52,8 @@ class OutOfBytes extends Error {}
 
 class HeaderWalk {
   readonly values = new Map<string, ValuePlace>();
-  /** Where the lengths of arrays begin and their elements end. */
-  readonly arrays: { lengthAt: number; end: number }[] = [];
+  /** Where the lengths of long arrays begin and their elements end. */
+  readonly longArrays: { lengthAt: number; end: number }[] = [];
   offset = 0;
   private arrayElements = 0;
   private readonly bytes: Buffer;
@@ -157,7 +159,9 @@ class HeaderWalk {
     const place = { type, offset: this.offset };
     this.values.set(key, place);
     this.value(type, key, 0);
-    if (type === ARRAY) this.arrays.push({ lengthAt: place.offset + 4, end: this.offset });
+    if (type === ARRAY && this.offset - place.offset >= LONG_ARRAY_BYTES) {
+      this.longArrays.push({ lengthAt: place.offset + 4, end: this.offset });
+    }
   }
 
   private tensor(): void {
@@ -203,7 +207,7 @@ function walk(bytes: Buffer, subject: string): GgufLayout | undefined {
   }
   const parts: Buffer[] = [];
   let start = 0;
-  for (const { lengthAt, end } of header.arrays) {
+  for (const { lengthAt, end } of header.longArrays) {
     parts.push(bytes.subarray(start, lengthAt), Buffer.alloc(8));
     start = end;
   }
@@ -211,7 +215,7 @@ function walk(bytes: Buffer, subject: string): GgufLayout | undefined {
   return {
     header: bytes.subarray(0, header.offset),
     values: header.values,
-    withoutArrays: Buffer.concat(parts),
+    withoutLongArrays: Buffer.concat(parts),
   };
 }
 

@@ -11,7 +11,7 @@ export class GgufMetadata {
   private readonly stringArrays = new Map<string, string[]>();
 
   /**
-   * @param values as `@huggingface/gguf` gives them: 64-bit integers are BigInts, arrays are empty
+   * @param values as `@huggingface/gguf` gives them: 64-bit integers are BigInts; long arrays are empty
    * @param layout of the same file, where strings and arrays are read from
    */
   constructor(subject: string, values: Readonly<Record<string, unknown>>, layout: GgufLayout) {

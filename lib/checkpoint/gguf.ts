@@ -141,7 +141,7 @@ async function readCheckpoint(
 ): Promise<Checkpoint> {
   const layout = await readGgufLayout(file);
   throwIfAborted(signal);
-  const parsed = await parseHeader(layout.withoutArrays, file.path);
+  const parsed = await parseHeader(layout.withoutLongArrays, file.path);
   const metadata = new GgufMetadata(file.path, parsed.metadata, layout);
   checkGgufKind(metadata);
   const alignment = readAlignment(metadata);

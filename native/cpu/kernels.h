@@ -44,7 +44,7 @@ static constexpr int64_t activation_groups(int64_t cols) {
 // Attention of consecutive tokens of one sequence over one KV head.
 //   page p of this layer and KV head starts at pages + p * page_stride and holds
 //   K [head_dim][kKvPageTokens] (transposed, so that scores of many keys are one vector) followed
-//   by V [kKvPageTokens][head_dim]; kv_page_bytes in all.
+//   by V [kKvPageTokens][head_dim]; for int8, by their scales (kv_page.h); kv_page_bytes in all.
 //   softmax(q . K * scale) V with keys 0 .. visible[t]-1 for token t, online over pages in order.
 struct AttendArgs {
   KvType type = KvType::kF32;
@@ -111,7 +111,9 @@ struct Kernels {
 
   // --- attention ------------------------------------------------------------------------------
   size_t (*kv_page_bytes)(KvType type, int head_dim);  // K and V of one KV head, multiple of 64
-  // Stores one token's k and v [head_dim] at `offset` (0 .. kKvPageTokens-1) of a page.
+  // Stores one token's k and v [head_dim] at `offset` (0 .. kKvPageTokens-1) of a page. The bytes
+  // are the same in all tables. int8: a k or v that is not finite makes every result of attend that
+  // sees it NaN.
   void (*kv_store)(KvType type, uint8_t* page, int offset, int head_dim, const float* k,
                    const float* v);
   void (*attend)(const AttendArgs& args);

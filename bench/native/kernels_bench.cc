@@ -9,6 +9,7 @@
 #include <cstring>
 #include <ctime>
 #include <functional>
+#include <numeric>
 #include <random>
 #include <thread>
 #include <vector>
@@ -86,8 +87,8 @@ double read_bandwidth() {
 }
 
 #if defined(ALTIPLANO_X86)
-__attribute__((target("avx2,fma"))) void multiply_add(int64_t rounds) {
-  // Loops over the sums are unrolled, or they would be kept in memory.
+// Loops over the sums are unrolled, or they would be kept in memory.
+__attribute__((target("avx2,fma"))) void multiply_add_256(int64_t rounds) {
   __m256 sums[12];
 #pragma GCC unroll 12
   for (int i = 0; i < 12; ++i) sums[i] = _mm256_set1_ps(static_cast<float>(i));
@@ -105,13 +106,34 @@ __attribute__((target("avx2,fma"))) void multiply_add(int64_t rounds) {
   sink = sink + static_cast<uint64_t>(sum);
 }
 
-// Multiply-adds a second with 256-bit vectors.
-double multiply_add_peak() {
+__attribute__((target("avx512f"))) void multiply_add_512(int64_t rounds) {
+  __m512 sums[12];
+#pragma GCC unroll 12
+  for (int i = 0; i < 12; ++i) sums[i] = _mm512_set1_ps(static_cast<float>(i));
+  const __m512 a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(0.001f);
+  for (int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 12
+    for (int i = 0; i < 12; ++i) {
+      sums[i] = _mm512_fmadd_ps(sums[i], a, b);
+      __asm__ volatile("" : "+v"(sums[i]));
+    }
+  }
+  float sum = 0;
+#pragma GCC unroll 12
+  for (int i = 0; i < 12; ++i) sum += _mm512_cvtss_f32(sums[i]);
+  sink = sink + static_cast<uint64_t>(sum);
+}
+
+// Multiply-adds a second with vectors as wide as the table's.
+double multiply_add_peak(const Kernels& k) {
   constexpr int64_t kRounds = 4'000'000;
-  return kRounds * 12.0 * 8 * threads / seconds([](int) { multiply_add(kRounds); });
+  if (std::strcmp(k.name, "avx512") == 0) {
+    return kRounds * 12.0 * 16 * threads / seconds([](int) { multiply_add_512(kRounds); });
+  }
+  return kRounds * 12.0 * 8 * threads / seconds([](int) { multiply_add_256(kRounds); });
 }
 #else
-double multiply_add_peak() { return 0; }
+double multiply_add_peak(const Kernels&) { return 0; }
 #endif
 
 struct Limits {
@@ -120,7 +142,7 @@ struct Limits {
 };
 
 void print(const char* what, double macs, double bytes, double time, const Limits& limits) {
-  std::printf("%-28s %8.1f GMAC/s", what, macs / time * 1e-9);
+  std::printf("%-40s %8.1f GMAC/s", what, macs / time * 1e-9);
   if (limits.macs > 0) std::printf(" (%3.0f %%)", 100 * macs / time / limits.macs);
   std::printf(" %8.1f GB/s (%3.0f %%)\n", bytes / time * 1e-9, 100 * bytes / time / limits.bytes);
 }
@@ -177,41 +199,64 @@ void bench_matmul_int8(const Kernels& k, const char* name, WeightFormat format,
   }
 }
 
-void bench_attend(const Kernels& k, const char* name, cpu::KvType type, int group, int64_t tokens,
-                  const Limits& limits) {
-  constexpr int kHeadDim = 128, kHeads = 16;
-  constexpr int32_t kContext = 4096, kPages = kContext / cpu::kKvPageTokens;
-  const size_t page_bytes = k.kv_page_bytes(type, kHeadDim);
-  const Bytes cache(page_bytes * kPages * kHeads);
-  const int64_t stride = int64_t{group} * kHeadDim;
-  const std::vector<float> q(tokens * stride, 0.01f);
-  std::vector<std::vector<float>> out(threads, std::vector<float>(tokens * stride));
-  const std::vector<int32_t> visible(tokens, kContext);
+// `tokens` tokens at the end of contexts of `context` keys; `heads` KV heads at once, each with
+// `group` query heads. Contexts are visited one after the other, more of them than caches hold if
+// one token is computed (decode); their pages lie mixed.
+struct Attention {
+  const char* name;
+  cpu::KvType type;
+  int heads;
+  int group;
+  int64_t tokens;
+  int32_t context;
+};
+
+void bench_attend(const Kernels& k, const Attention& shape, const Limits& limits) {
+  constexpr int kHeadDim = 128;
+  const int32_t pages = shape.context / cpu::kKvPageTokens;
+  const size_t head_bytes = k.kv_page_bytes(shape.type, kHeadDim);
+  const size_t context_bytes = head_bytes * shape.heads * pages;
+  const size_t wanted = size_t{shape.tokens > 1 ? 32u : 256u} << 20;
+  const int contexts = static_cast<int>(std::max<size_t>(threads, wanted / context_bytes));
+  const Bytes cache(context_bytes * contexts);
+  std::vector<int32_t> table(size_t{1} * pages * contexts);
+  std::iota(table.begin(), table.end(), 0);
+  std::shuffle(table.begin(), table.end(), std::mt19937(1));
+  const int64_t stride = int64_t{shape.heads} * shape.group * kHeadDim;
+  const std::vector<float> q(shape.tokens * stride, 0.01f);
+  std::vector<std::vector<float>> out(threads, std::vector<float>(shape.tokens * stride));
+  std::vector<int32_t> visible(shape.tokens);
+  double keys = 0;  // that the tokens see together
+  for (int64_t t = 0; t < shape.tokens; ++t) {
+    visible[t] = static_cast<int32_t>(shape.context - shape.tokens + t + 1);
+    keys += visible[t];
+  }
   const double time = seconds([&](int thread) {
-    std::vector<int32_t> table(kPages);
-    for (int head = thread; head < kHeads; head += threads) {
-      for (int p = 0; p < kPages; ++p) table[p] = head * kPages + p;
+    for (int context = thread; context < contexts; context += threads) {
       cpu::AttendArgs args;
-      args.type = type;
+      args.type = shape.type;
       args.head_dim = kHeadDim;
       args.scale = 0.1f;
       args.pages = cache.data;
-      args.page_stride = page_bytes;
-      args.block_table = table.data();
-      args.tokens = tokens;
-      args.group = group;
+      args.page_stride = head_bytes * shape.heads;
+      args.block_table = table.data() + int64_t{context} * pages;
+      args.tokens = shape.tokens;
+      args.group = shape.group;
       args.q = q.data();
       args.q_stride = stride;
       args.visible = visible.data();
       args.out = out[thread].data();
       args.out_stride = stride;
+      args.heads = shape.heads;
+      args.head_stride = head_bytes;
       k.attend(args);
     }
   });
   char what[64];
-  std::snprintf(what, sizeof(what), "attend %s, %lld x %d queries", name,
-                static_cast<long long>(tokens), group);
-  print(what, 2.0 * kHeads * kContext * kHeadDim * static_cast<double>(tokens * group),
+  std::snprintf(what, sizeof(what), "%lld tokens, %d x %d heads, %d keys, %s",
+                static_cast<long long>(shape.tokens), shape.heads, shape.group, shape.context,
+                shape.name);
+  print(what, 2.0 * contexts * kHeadDim * keys * shape.group * shape.heads,
         static_cast<double>(cache.size), time, limits);
 }
 
@@ -267,9 +312,9 @@ int run(int argc, char** argv) {
       }
     }
   }
-  const Limits limits = {read_bandwidth(), multiply_add_peak()};
-  std::printf("table %s, %d threads; memory %.1f GB/s, 256-bit multiply-adds %.1f GMAC/s\n",
-              table->name, threads, limits.bytes * 1e-9, limits.macs * 1e-9);
+  const Limits limits = {read_bandwidth(), multiply_add_peak(*table)};
+  std::printf("table %s, %d threads; memory %.1f GB/s, multiply-adds %.1f GMAC/s\n", table->name,
+              threads, limits.bytes * 1e-9, limits.macs * 1e-9);
   bench_matmul(*table, "f32", {WeightType::kF32, 0, false}, limits);
   bench_matmul(*table, "f16", {WeightType::kF16, 0, false}, limits);
   bench_matmul(*table, "bf16", {WeightType::kBF16, 0, false}, limits);
@@ -283,10 +328,22 @@ int run(int argc, char** argv) {
   bench_matmul_int8(*table, "int8 zeros", {WeightType::kInt8, 64, true}, int8_limits);
   bench_matmul_int8(*table, "int4", {WeightType::kInt4, 32, false}, int8_limits);
   bench_matmul_int8(*table, "int4 zeros", {WeightType::kInt4, 128, true}, int8_limits);
-  bench_attend(*table, "f32", cpu::KvType::kF32, 1, 1, limits);
-  bench_attend(*table, "f16", cpu::KvType::kF16, 1, 1, limits);
-  bench_attend(*table, "f16", cpu::KvType::kF16, 8, 1, limits);
-  bench_attend(*table, "f16", cpu::KvType::kF16, 1, 64, limits);
+  using cpu::KvType;
+  std::printf("attention, head dimension 128\n");
+  for (const Attention& shape : {
+           Attention{"f32", KvType::kF32, 8, 1, 1, 3520},
+           {"f16", KvType::kF16, 8, 1, 1, 3520},
+           {"int8", KvType::kInt8, 8, 1, 1, 3520},
+           {"f16", KvType::kF16, 1, 8, 1, 3520},
+           {"int8", KvType::kInt8, 1, 8, 1, 3520},
+           {"f16", KvType::kF16, 1, 1, 16, 512},
+           {"f16", KvType::kF16, 1, 1, 48, 512},
+           {"f16", KvType::kF16, 1, 8, 6, 512},
+           {"f16", KvType::kF16, 1, 1, 48, 3520},
+           {"int8", KvType::kInt8, 1, 1, 48, 3520},
+       }) {
+    bench_attend(*table, shape, limits);
+  }
   bench_vectors(*table);
   return 0;
 }

@@ -41,11 +41,12 @@ static constexpr int64_t activation_groups(int64_t cols) {
   return (cols + kActivationGroup - 1) / kActivationGroup;
 }
 
-// Attention of consecutive tokens of one sequence over one KV head.
-//   page p of this layer and KV head starts at pages + p * page_stride and holds
-//   K [head_dim][kKvPageTokens] (transposed, so that scores of many keys are one vector) followed
-//   by V [kKvPageTokens][head_dim]; for int8, by their scales (kv_page.h); kv_page_bytes in all.
-//   softmax(q . K * scale) V with keys 0 .. visible[t]-1 for token t, online over pages in order.
+// Attention of consecutive tokens of one sequence over KV heads.
+//   page p of this layer and KV head h starts at pages + p * page_stride + h * head_stride and
+//   holds K [head_dim][kKvPageTokens] (transposed, so that scores of many keys are one vector)
+//   followed by V [kKvPageTokens][head_dim]; for int8, by their scales (kv_page.h); kv_page_bytes
+//   in all. softmax(q . K * scale) V with keys 0 .. visible[t]-1 for token t, online over pages in
+//   order.
 struct AttendArgs {
   KvType type = KvType::kF32;
   int head_dim = 0;
@@ -54,12 +55,15 @@ struct AttendArgs {
   size_t page_stride = 0;
   const int32_t* block_table = nullptr;  // pages of the sequence, in order
   int64_t tokens = 0;
-  int group = 0;             // query heads of this KV head
-  const float* q = nullptr;  // token t, head g: q + t * q_stride + g * head_dim
+  int group = 0;             // query heads of a KV head
+  const float* q = nullptr;  // token t, KV head h, head g of it:
+                             // q + t * q_stride + (h * group + g) * head_dim
   int64_t q_stride = 0;
   const int32_t* visible = nullptr;  // [tokens] keys that token t sees, >= 1
-  float* out = nullptr;              // token t, head g: out + t * out_stride + g * head_dim
+  float* out = nullptr;              // as q, with out_stride
   int64_t out_stride = 0;
+  int heads = 1;           // KV heads
+  size_t head_stride = 0;  // bytes
 };
 
 // A row of a reduction over logits.

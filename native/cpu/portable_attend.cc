@@ -17,14 +17,16 @@ inline float element(const float* p) { return *p; }
 inline float element(const uint16_t* p) { return f16_to_f32_one(*p); }
 inline float element(const int8_t* p) { return *p; }
 
-// q [head_dim] over `visible` keys; out [head_dim] holds the running sum of values.
+// q [head_dim] over `visible` keys in the pages of a KV head; out [head_dim] holds the running sum
+// of values.
 template <class Element>
-void attend_one(const AttendArgs& a, const float* q, int64_t visible, float* out) {
+void attend_one(const AttendArgs& a, const uint8_t* pages, const float* q, int64_t visible,
+                float* out) {
   const int head_dim = a.head_dim;
   float maximum = -INFINITY, sum = 0;
   for (int d = 0; d < head_dim; ++d) out[d] = 0;
   for (int64_t p = 0; p * kKvPageTokens < visible; ++p) {
-    const KvPage<Element> page(a.pages + a.block_table[p] * a.page_stride, head_dim);
+    const KvPage<Element> page(pages + a.block_table[p] * a.page_stride, head_dim);
     const int64_t left = visible - p * kKvPageTokens;
     const int keys = static_cast<int>(left < kKvPageTokens ? left : kKvPageTokens);
 
@@ -59,9 +61,10 @@ void attend_one(const AttendArgs& a, const float* q, int64_t visible, float* out
 template <class Element>
 void attend_all(const AttendArgs& a) {
   for (int64_t t = 0; t < a.tokens; ++t) {
-    for (int g = 0; g < a.group; ++g) {
-      attend_one<Element>(a, a.q + t * a.q_stride + g * a.head_dim, a.visible[t],
-                          a.out + t * a.out_stride + g * a.head_dim);
+    for (int i = 0; i < a.heads * a.group; ++i) {
+      attend_one<Element>(a, a.pages + i / a.group * a.head_stride,
+                          a.q + t * a.q_stride + i * a.head_dim, a.visible[t],
+                          a.out + t * a.out_stride + i * a.head_dim);
     }
   }
 }

@@ -30,7 +30,7 @@ struct Query {
   int keys;         // visible in the current page
 };
 
-// Queries of one register tile.
+// Queries of one register tile, all of one KV head.
 template <class L>
 struct Tile {
   Query* queries;  // [n]
@@ -39,39 +39,76 @@ struct Tile {
   alignas(64) float scores[L::kQueries][kKvPageTokens];
 };
 
-// The scores of a page. Each of the n * vectors sums is one register.
+// Asks for `count` elements that are needed a page later. A page lies anywhere: the processor's own
+// prefetching does not know the next one.
+template <int count, class Element>
+inline __attribute__((always_inline)) void prefetch(const Element* p) {
+  constexpr int kLine = 64 / sizeof(Element);
+#pragma GCC unroll 8
+  for (int i = 0; i < count; i += kLine) __builtin_prefetch(p + i);
+}
+
+// sums[i] += q[i] * keys, for one d: a row of K, and the q of the n queries.
+template <class L, class Element, int n, int vectors>
+inline __attribute__((always_inline)) void add_row(typename L::Vector (&sums)[n][vectors],
+                                                   const Element* row, const float* q) {
+  typename L::Vector keys[vectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < vectors; ++v) keys[v] = L::load(row + v * L::kLanes);
+#pragma GCC unroll 16
+  for (int i = 0; i < n; ++i) {
+    const typename L::Vector qd = L::broadcast(q + i);
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) sums[i][v] = L::fmadd(qd, keys[v], sums[i][v]);
+  }
+}
+
+// The scores of a page: the sum over even d, plus the sum over odd d. Of one query there are too
+// few sums to hide the latency of one addition behind the others, so it has both at once; where
+// they would not fit into the registers, the sum over odd d comes second.
 template <class L, class Element, int n>
 void score(const Element* k, const Element* next, int head_dim, Tile<L>& tile) {
   using Vector = typename L::Vector;
+  constexpr int kSums = 2 * L::kQueries;           // registers
   constexpr int kAll = kKvPageTokens / L::kLanes;  // vectors of a page's scores
-  constexpr int kVectors = n * kAll <= 2 * L::kQueries ? kAll : 2;
+  constexpr int kVectors = n * kAll <= kSums ? kAll : 2;
+  constexpr bool kBoth = 2 * n * kVectors <= kSums;
   for (int first = 0; first < kAll; first += kVectors) {
-    Vector sums[n][kVectors];
-#pragma GCC unroll 16
-    for (int i = 0; i < n; ++i) {
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sums[i][v] = L::zero();
-    }
-    const Element* row = k + first * L::kLanes;
-    const float* q = tile.q;
-    for (int d = 0; d < head_dim; ++d, row += kKvPageTokens, q += n) {
-      // A page lies anywhere: the processor's own prefetching does not know the next one.
-      __builtin_prefetch(next + (row - k));
-      Vector keys[kVectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) keys[v] = L::load(row + v * L::kLanes);
+    for (int odd = 0; odd < (kBoth ? 1 : 2); ++odd) {
+      Vector sums[n][kVectors], others[n][kVectors];
 #pragma GCC unroll 16
       for (int i = 0; i < n; ++i) {
-        const Vector qd = L::broadcast(q + i);
 #pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) sums[i][v] = L::fmadd(qd, keys[v], sums[i][v]);
+        for (int v = 0; v < kVectors; ++v) {
+          sums[i][v] = L::zero();
+          if (kBoth) others[i][v] = L::zero();
+        }
       }
-    }
+      const Element* row = k + odd * kKvPageTokens + first * L::kLanes;
+      const Element* ahead = next + odd * kKvPageTokens;
+      const float* q = tile.q + odd * n;
+      int d = odd;
+      for (; d + 1 < head_dim; d += 2) {
+        prefetch<(kBoth ? 2 : 1) * kKvPageTokens>(ahead);
+        add_row<L>(sums, row, q);
+        if constexpr (kBoth) add_row<L>(others, row + kKvPageTokens, q + n);
+        row += 2 * kKvPageTokens;
+        ahead += 2 * kKvPageTokens;
+        q += 2 * n;
+      }
+      if (d < head_dim) add_row<L>(sums, row, q);
 #pragma GCC unroll 16
-    for (int i = 0; i < n; ++i) {
+      for (int i = 0; i < n; ++i) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) {
-        L::store(tile.scores[i] + (first + v) * L::kLanes, sums[i][v]);
+        for (int v = 0; v < kVectors; ++v) {
+          float* at = tile.scores[i] + (first + v) * L::kLanes;
+          if (kBoth) {
+            sums[i][v] = L::add(sums[i][v], others[i][v]);
+          } else if (odd) {
+            sums[i][v] = L::add(L::load(at), sums[i][v]);
+          }
+          L::store(at, sums[i][v]);
+        }
       }
     }
   }
@@ -105,10 +142,13 @@ void weigh(Query& query, float* scores, const KvPage<Element>& page, float scale
     if (kScaled) x[v] = L::mul(x[v], L::load(page.v_scales + v * L::kLanes));
     L::store(scores + v * L::kLanes, x[v]);
   }
+  if (maximum == query.maximum) {
+    query.sum += L::sum_lanes(sum);
+    return;
+  }
   const float shrink = L::exp_one(query.maximum - maximum);
   query.maximum = maximum;
   query.sum = query.sum * shrink + L::sum_lanes(sum);
-  if (shrink == 1.f) return;
   for (int d = 0; d < head_dim; d += L::kLanes) {
     const int lanes = head_dim - d;
     L::store(query.out + d, L::mul(L::load(query.out + d, lanes), L::set(shrink)), lanes);
@@ -121,7 +161,6 @@ template <class L, class Element, int n, int vectors, bool whole>
 void add_columns(const Element* v, const Element* next, int head_dim, int d, int last, int begin,
                  int end, Query* queries, const float (*weights)[kKvPageTokens]) {
   using Vector = typename L::Vector;
-  constexpr int kLine = 64 / sizeof(Element);
   Vector sums[n][vectors];
 #pragma GCC unroll 16
   for (int i = 0; i < n; ++i) {
@@ -134,8 +173,7 @@ void add_columns(const Element* v, const Element* next, int head_dim, int d, int
   v += begin * head_dim;
   next += begin * head_dim;
   for (int j = begin; j < end; ++j, v += head_dim, next += head_dim) {
-#pragma GCC unroll 8
-    for (int c = 0; c < vectors * L::kLanes; c += kLine) __builtin_prefetch(next + c);
+    prefetch<vectors * L::kLanes>(next);
     Vector values[vectors];
 #pragma GCC unroll 8
     for (int c = 0; c < vectors; ++c) {
@@ -183,9 +221,14 @@ void add_values(const Element* v, const Element* next, int head_dim, int begin, 
 
 // The n queries of a tile over one page; `next` is read soon.
 template <class L, class Element, int n>
-void visit_page(const AttendArgs& a, const KvPage<Element>& page, const KvPage<Element>& next,
-                Tile<L>& tile) {
-  score<L, Element, n>(page.k, next.k, a.head_dim, tile);
+__attribute__((noinline)) void visit_page(const AttendArgs& a, const KvPage<Element>& page,
+                                          const KvPage<Element>& next, Tile<L>& tile) {
+  // Prefetching 8 KiB ahead is best: V while reading K and the next K while reading V, or else the
+  // same part of the next page.
+  const bool far = a.head_dim * kKvPageTokens * sizeof(Element) >= 8192;
+  const Element* after_k = far ? page.v : next.k;
+  const Element* after_v = far ? next.k : next.v;
+  score<L, Element, n>(page.k, after_k, a.head_dim, tile);
   int common = kKvPageTokens;  // keys that all n see
   for (int i = 0; i < n; ++i) {
     Query& query = tile.queries[i];
@@ -193,12 +236,12 @@ void visit_page(const AttendArgs& a, const KvPage<Element>& page, const KvPage<E
     if (query.keys < common) common = query.keys;
   }
   if (common > 0) {
-    add_values<L, Element, n>(page.v, next.v, a.head_dim, 0, common, tile.queries, tile.scores);
+    add_values<L, Element, n>(page.v, after_v, a.head_dim, 0, common, tile.queries, tile.scores);
   }
   for (int i = 0; i < n; ++i) {
     Query& query = tile.queries[i];
     if (query.keys == common) continue;
-    add_values<L, Element, 1>(page.v, next.v, a.head_dim, common, query.keys, &query,
+    add_values<L, Element, 1>(page.v, after_v, a.head_dim, common, query.keys, &query,
                               tile.scores + i);
   }
 }
@@ -213,57 +256,78 @@ void visit(int count, const AttendArgs& a, const KvPage<Element>& page, const Kv
   }
 }
 
-// The queries first .. first+n-1, counted through tokens and heads, in tiles of up to `most`.
+// What goes through the pages together: `heads` KV heads from `head` on, of each the n queries from
+// `first` on, counted through tokens and query heads. The heads of a page lie one after the other
+// and are read in that order, so that memory is read in stretches as long as possible.
+struct Batch {
+  int head;
+  int heads;
+  int64_t first;
+  int n;
+};
+
 template <class L, class Element>
-void attend_queries(const AttendArgs& a, int64_t first, int n, int most) {
+void attend_batch(const AttendArgs& a, const Batch& batch) {
   Query queries[kMostQueries];
   alignas(64) float packed[kPackedFloats];
-  const int tiles = (n + most - 1) / most;
   Tile<L> tile;
-  int64_t most_visible = 0;
-  for (int i = 0; i < n; ++i) {
-    const int64_t token = (first + i) / a.group, head = (first + i) % a.group;
-    float* out = a.out + token * a.out_stride + head * a.head_dim;
-    queries[i] = {out, a.visible[token], kNoScore, 0, 0};
-    memset(out, 0, a.head_dim * sizeof(float));
-    if (a.visible[token] > most_visible) most_visible = a.visible[token];
-  }
-  // Tiles of equal size, but for one query.
+  const int n = batch.n;
+  // Tiles of equal size. One query is not packed.
+  const int tiles = (n + L::kQueries - 1) / L::kQueries;
   const auto begin_of = [&](int t) { return t * n / tiles; };
-  const auto q_of = [&](int i) {
-    const int64_t token = (first + i) / a.group, head = (first + i) % a.group;
+  const auto q_of = [&](int h, int i) {
+    const int64_t token = (batch.first + i) / a.group;
+    const int64_t head = (batch.head + h) * int64_t{a.group} + (batch.first + i) % a.group;
     return a.q + token * a.q_stride + head * a.head_dim;
   };
-  for (int t = 0; most > 1 && t < tiles; ++t) {
-    const int begin = begin_of(t), count = begin_of(t + 1) - begin;
-    for (int i = 0; i < count; ++i) {
-      const float* q = q_of(begin + i);
-      for (int d = 0; d < a.head_dim; ++d) packed[begin * a.head_dim + d * count + i] = q[d];
+  const auto page_at = [&](int64_t p, int h) {
+    return a.pages + a.block_table[p] * a.page_stride + (batch.head + h) * a.head_stride;
+  };
+
+  int64_t most_visible = 0;
+  for (int h = 0; h < batch.heads; ++h) {
+    for (int i = 0; i < n; ++i) {
+      const int64_t token = (batch.first + i) / a.group;
+      float* out = a.out + token * a.out_stride + (q_of(h, i) - a.q - token * a.q_stride);
+      queries[h * n + i] = {out, a.visible[token], kNoScore, 0, 0};
+      memset(out, 0, a.head_dim * sizeof(float));
+      if (a.visible[token] > most_visible) most_visible = a.visible[token];
     }
-  }
-  for (int64_t p = 0; p * kKvPageTokens < most_visible; ++p) {
-    const bool is_last = (p + 1) * kKvPageTokens >= most_visible;
-    const uint8_t* here = a.pages + a.block_table[p] * a.page_stride;
-    const KvPage<Element> page(here, a.head_dim);
-    const KvPage<Element> next(is_last ? here : a.pages + a.block_table[p + 1] * a.page_stride,
-                               a.head_dim);
-    for (int t = 0; t < tiles; ++t) {
+    for (int t = 0; n > 1 && t < tiles; ++t) {
       const int begin = begin_of(t), count = begin_of(t + 1) - begin;
-      bool is_visible = false;
-      for (int i = begin; i < begin + count; ++i) {
-        const int64_t left = queries[i].visible - p * kKvPageTokens;
-        queries[i].keys = static_cast<int>(left < 0               ? 0
-                                           : left < kKvPageTokens ? left
-                                                                  : kKvPageTokens);
-        is_visible = is_visible || left > 0;
+      float* into = packed + (h * n + begin) * a.head_dim;
+      for (int i = 0; i < count; ++i) {
+        const float* q = q_of(h, begin + i);
+        for (int d = 0; d < a.head_dim; ++d) into[d * count + i] = q[d];
       }
-      if (!is_visible) continue;
-      tile.queries = queries + begin;
-      tile.q = most > 1 ? packed + begin * a.head_dim : q_of(begin);
-      visit<L, Element>(count, a, page, t == 0 ? next : page, tile);
     }
   }
-  for (int i = 0; i < n; ++i) {
+
+  const int64_t pages = (most_visible + kKvPageTokens - 1) / kKvPageTokens;
+  for (int64_t p = 0; p < pages; ++p) {
+    for (int h = 0; h < batch.heads; ++h) {
+      const uint8_t* here = page_at(p, h);
+      const uint8_t* then = h + 1 < batch.heads ? page_at(p, h + 1)
+                            : p + 1 < pages     ? page_at(p + 1, 0)
+                                                : here;
+      const KvPage<Element> page(here, a.head_dim), next(then, a.head_dim);
+      for (int t = 0; t < tiles; ++t) {
+        const int begin = begin_of(t), count = begin_of(t + 1) - begin;
+        tile.queries = queries + h * n + begin;
+        tile.q = n == 1 ? q_of(h, 0) : packed + (h * n + begin) * a.head_dim;
+        bool is_visible = false;
+        for (int i = 0; i < count; ++i) {
+          const int64_t left = tile.queries[i].visible - p * kKvPageTokens;
+          const int64_t keys = left < kKvPageTokens ? left : kKvPageTokens;
+          tile.queries[i].keys = keys < 0 ? 0 : static_cast<int>(keys);
+          is_visible = is_visible || keys > 0;
+        }
+        if (is_visible) visit<L, Element>(count, a, page, t == 0 ? next : page, tile);
+      }
+    }
+  }
+
+  for (int i = 0; i < batch.heads * n; ++i) {
     for (int d = 0; d < a.head_dim; d += L::kLanes) {
       const int lanes = a.head_dim - d;
       float* out = queries[i].out + d;
@@ -274,16 +338,17 @@ void attend_queries(const AttendArgs& a, int64_t first, int n, int most) {
 
 template <class L, class Element>
 void attend_all(const AttendArgs& a) {
-  const int64_t all = a.tokens * a.group;
-  // One query needs no packing; nor do queries too long to be packed, which go one by one.
-  const int64_t fitting = all == 1 ? 1 : kPackedFloats / a.head_dim;
-  const int at_once = static_cast<int>(fitting < 2              ? 1
-                                       : fitting < kMostQueries ? fitting
-                                                                : kMostQueries);
-  const int most = at_once < L::kQueries ? at_once : L::kQueries;
-  for (int64_t first = 0; first < all; first += at_once) {
-    attend_queries<L, Element>(
-        a, first, static_cast<int>(all - first < at_once ? all - first : at_once), most);
+  const int64_t all = a.tokens * a.group;  // queries of a KV head
+  // Queries that are too long to be packed go one by one.
+  int most = all == 1 ? kMostQueries : kPackedFloats / a.head_dim;
+  most = most < 1 ? 1 : most < kMostQueries ? most : kMostQueries;
+  const int heads_at_once = all > most ? 1 : static_cast<int>(most / all);
+  for (int head = 0; head < a.heads; head += heads_at_once) {
+    const int heads = a.heads - head < heads_at_once ? a.heads - head : heads_at_once;
+    for (int64_t first = 0; first < all; first += most) {
+      const int n = static_cast<int>(all - first < most ? all - first : most);
+      attend_batch<L, Element>(a, {head, heads, first, n});
+    }
   }
 }
 

@@ -363,6 +363,54 @@ void test_attend_is_the_same_for_any_batch(const Kernels& k) {
   }
 }
 
+// Several KV heads in one call: each gets what it gets alone, wherever its pages lie.
+void test_attend_heads(const Kernels& k) {
+  Random random(37);
+  for (KvType type : kTypes) {
+    for (int head_dim : {8, 20, 128}) {
+      for (int heads : {2, 7}) {
+        for (int64_t tokens : {1, 5, 60}) {  // all heads go through the pages together, some, none
+          for (int group : {1, 3}) {
+            const int64_t length = 75, stride = int64_t{heads} * group * head_dim;
+            const size_t page_bytes = k.kv_page_bytes(type, head_dim);
+            const size_t head_stride = page_bytes + 64, page_stride = heads * head_stride + 192;
+            const int32_t block_table[] = {4, 0, 3};
+            Buffer pages(5 * page_stride, 0xff);
+            for (int h = 0; h < heads; ++h) {
+              for (int j = 0; j < length; ++j) {
+                const std::vector<float> key = random.normals(head_dim);
+                const std::vector<float> value = random.normals(head_dim);
+                uint8_t* page = pages.data() + block_table[j / kKvPageTokens] * page_stride;
+                k.kv_store(type, page + h * head_stride, j % kKvPageTokens, head_dim, key.data(),
+                           value.data());
+              }
+            }
+            const std::vector<float> q = random.normals(tokens * stride);
+            std::vector<int32_t> visible;
+            for (int64_t t = 0; t < tokens; ++t) {
+              visible.push_back(static_cast<int32_t>(length - tokens + t + 1));
+            }
+            std::vector<float> together(tokens * stride, -7.f), alone(tokens * stride, -7.f);
+            AttendArgs args{type,           head_dim,        0.3f,   pages.data(), page_stride,
+                            block_table,    tokens,          group,  q.data(),     stride,
+                            visible.data(), together.data(), stride, heads,        head_stride};
+            k.attend(args);
+            args.heads = 1;
+            for (int h = 0; h < heads; ++h) {
+              args.pages = pages.data() + h * head_stride;
+              args.q = q.data() + h * group * head_dim;
+              args.out = alone.data() + h * group * head_dim;
+              k.attend(args);
+            }
+            CHECK(same_bits(together, alone), "head_dim %d, %d heads, %lld tokens, group %d",
+                  head_dim, heads, static_cast<long long>(tokens), group);
+          }
+        }
+      }
+    }
+  }
+}
+
 void test_attend_ignores_what_is_not_visible(const Kernels& k) {
   Random random(34);
   for (KvType type : kTypes) {

@@ -51,6 +51,48 @@ struct Lanes {
   static Vector first(int n, Vector a, Vector b) {
     return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(first_lanes(n)));
   }
+
+  // Integers: lanes of int32, or of pairs of int16.
+  using Ints = __m256i;
+  static Ints no_ints() { return _mm256_setzero_si256(); }
+  static Ints add_ints(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
+  // 16 codes as int16; with n, the first n (at most 16) and 0.
+  static Ints load_words(const int8_t* p) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static Ints load_words(const int8_t* p, int n) {
+    int8_t codes[2 * kLanes] = {};
+    memcpy(codes, p, n);
+    return load_words(codes);
+  }
+  // Pairs of the elements of a and b, of half of them: the unpaired_... of two sums over such pairs
+  // are in the order of a and b, as f32.
+  static Ints pair_low(Ints a, Ints b) { return _mm256_unpacklo_epi16(a, b); }
+  static Ints pair_high(Ints a, Ints b) { return _mm256_unpackhi_epi16(a, b); }
+  static Vector unpaired_first(Ints low, Ints high) {
+    return _mm256_cvtepi32_ps(_mm256_permute2x128_si256(low, high, 0x20));
+  }
+  static Vector unpaired_second(Ints low, Ints high) {
+    return _mm256_cvtepi32_ps(_mm256_permute2x128_si256(low, high, 0x31));
+  }
+  // The pair of int16 at p in all lanes.
+  static Ints broadcast_pair(const void* p) {
+    int32_t pair;
+    memcpy(&pair, p, sizeof(pair));
+    return _mm256_set1_epi32(pair);
+  }
+  // sum + the product of the pairs, of both of their elements.
+  static Ints dot(Ints sum, Ints a, Ints b) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+  }
+  // Rounds to eight int16, ties to even.
+  static void store_words(int16_t* p, Vector x) {
+    const __m256i words = _mm256_cvtps_epi32(x);
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(p),
+        _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+  }
+
   static float max_lane(Vector x) { return avx2::max_lane(x); }
   static float sum_lanes(Vector x) { return avx2::sum_lanes(x); }
 };

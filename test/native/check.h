@@ -125,6 +125,7 @@ void test_kv_store(const Kernels& k);
 void test_kv_store_int8(const Kernels& k);
 void test_attend_error(const Kernels& k);
 void test_attend_is_the_same_for_any_batch(const Kernels& k);
+void test_attend_extremes(const Kernels& k);
 void test_attend_heads(const Kernels& k);
 void test_attend_ignores_what_is_not_visible(const Kernels& k);
 void test_attend_shows_what_is_not_finite(const Kernels& k);

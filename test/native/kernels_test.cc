@@ -37,6 +37,7 @@ constexpr Case kCases[] = {
     {"kv_store in int8", test_kv_store_int8},
     {"attend within its error bound", test_attend_error},
     {"attend: same bits for any batch", test_attend_is_the_same_for_any_batch},
+    {"attend at extreme values", test_attend_extremes},
     {"attend: KV heads together and alone", test_attend_heads},
     {"attend ignores what is not visible", test_attend_ignores_what_is_not_visible},
     {"attend shows what is not finite", test_attend_shows_what_is_not_finite},

@@ -19,6 +19,7 @@ Kernels make_table() {
   table.matmul = matmul;
   table.quantize_activations = quantize_activations;
   table.matmul_int8 = matmul_int8;
+  table.attend = attend;
   return table;
 }
 

@@ -11,6 +11,9 @@ namespace altiplano::cpu::avx512 {
 void matmul(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, const float* x,
             int64_t ldx, int64_t tokens, float* y, int64_t ldy, bool accumulate);
 
+// avx512_attend.cc
+void attend(const AttendArgs& args);
+
 // avx512_int8.cc
 void quantize_activations(const float* x, int64_t n, ActivationGroup* out);
 void matmul_int8(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,

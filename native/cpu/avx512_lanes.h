@@ -71,6 +71,49 @@ struct Lanes {
   static Vector first(int n, Vector a, Vector b) {
     return _mm512_mask_blend_ps(n < 0 ? 0 : mask(n), b, a);
   }
+
+  // Integers: lanes of int32, or of pairs of int16.
+  using Ints = __m512i;
+  static Ints no_ints() { return _mm512_setzero_si512(); }
+  static Ints add_ints(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+  // 32 codes as int16; with n, the first n (at most 32) and 0.
+  static Ints load_words(const int8_t* p) {
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static Ints load_words(const int8_t* p, int n) {
+    const auto some = static_cast<__mmask32>(n < 32 ? (1u << n) - 1 : 0xffffffffu);
+    return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(some, p));
+  }
+  // Pairs of the elements of a and b, of half of them: the unpaired_... of two sums over such pairs
+  // are in the order of a and b, as f32.
+  static Ints pair_low(Ints a, Ints b) { return _mm512_unpacklo_epi16(a, b); }
+  static Ints pair_high(Ints a, Ints b) { return _mm512_unpackhi_epi16(a, b); }
+  static Vector unpaired_first(Ints low, Ints high) {
+    const __m512i quarters = _mm512_shuffle_i32x4(low, high, 0x44);  // low 0, 1, high 0, 1
+    return _mm512_cvtepi32_ps(_mm512_shuffle_i32x4(quarters, quarters, 0xd8));
+  }
+  static Vector unpaired_second(Ints low, Ints high) {
+    const __m512i quarters = _mm512_shuffle_i32x4(low, high, 0xee);
+    return _mm512_cvtepi32_ps(_mm512_shuffle_i32x4(quarters, quarters, 0xd8));
+  }
+  // The pair of int16 at p in all lanes.
+  static Ints broadcast_pair(const void* p) {
+    int32_t pair;
+    __builtin_memcpy(&pair, p, sizeof(pair));
+    return _mm512_set1_epi32(pair);
+  }
+  // sum + the product of the pairs, of both of their elements.
+  // Written out, because GCC 12 copies the sum before the intrinsic, and then keeps it in memory.
+  static Ints dot(Ints sum, Ints a, Ints b) {
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
+  }
+  // Rounds to sixteen int16, ties to even.
+  static void store_words(int16_t* p, Vector x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x)));
+  }
+
   static float max_lane(Vector x) {
     return avx2::max_lane(_mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)));
   }

@@ -125,6 +125,8 @@ Kernels make_table() {
   Kernels table = portable_kernels();  // the packed layout is the same
   table.name = "avx2";
   table.matmul = matmul;
+  table.quantize_activations = quantize_activations;
+  table.matmul_int8 = matmul_int8;
   table.rmsnorm = rmsnorm;
   table.rope = rope;
   table.silu_mul = silu_mul;

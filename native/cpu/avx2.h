@@ -12,6 +12,11 @@ namespace altiplano::cpu::avx2 {
 void matmul(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, const float* x,
             int64_t ldx, int64_t tokens, float* y, int64_t ldy, bool accumulate);
 
+// avx2_int8.cc
+void quantize_activations(const float* x, int64_t n, ActivationGroup* out);
+void matmul_int8(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
+                 const ActivationGroup* x, int64_t ldx, int64_t tokens, float* y, int64_t ldy);
+
 // avx2_attend.cc
 void kv_store(KvType type, uint8_t* page, int offset, int head_dim, const float* k, const float* v);
 void attend(const AttendArgs& args);

@@ -1,0 +1,215 @@
+// Matrix multiplication with int8 activations on 256-bit registers, over the layout of layout.h and
+// by the chain of Kernels::matmul_int8; written once for the instructions of AVX2 (avx2_int8.cc)
+// and of AVX-VNNI (avxvnni_int8.cc), which bring a Format each for int4 and int8. Internal linkage,
+// see avx2.h.
+//
+// A register of weights is 8 rows (lanes) x 4 columns (bytes); the same 4 columns of a token are
+// one 32-bit word, broadcast from memory. A register tile is 2 tiles (16 rows) x `kTokens` tokens,
+// or 4 tiles x 1 token; its sums live in registers for one group of 32 columns:
+//
+//              token 0    token 1   ...                 for each of 8 x 4 columns:
+//   rows 0-7     sum        sum                           load and unpack the weights of 2 tiles
+//   rows 8-15    sum        sum                           for each token: broadcast 4 codes,
+//                                                           multiply and add them twice
+// Then the sums become floats, are scaled, and are added to the totals, which stay in the
+// first-level cache.
+//
+// What a Format says (`first` is the first addition of a group: there is no sum yet):
+//   kTokens                      of a register tile with 2 tiles: as many as leave no sum in memory
+//   kGroupBytes                  of 32 columns of a tile
+//   kZero                        what is subtracted from weights, if there are no zero points
+//   Weights weights<s>(data)     columns 4 s .. 4 s + 3
+//   I add<first>(sum, w, codes)  sum + w . codes
+//   I finish(sum)                as 32-bit lanes
+//   I zeros(at)                  zero points, in the lower halves of 32-bit lanes; the upper are 0
+#pragma once
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "cpu/kernels.h"
+#include "cpu/layout.h"
+
+namespace altiplano::cpu {
+namespace {
+
+using F = __m256;
+using I = __m256i;
+
+constexpr int kRows = kTileRows;
+constexpr int kStepBytes = kRows * 4;
+constexpr int kPrefetchBytes = 2048;
+
+inline I words_at(const uint8_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+
+// Columns 4 s .. 4 s + 3 of int4 weights, as unsigned bytes.
+template <int s>
+inline I nibbles_at(const uint8_t* data) {
+  const I words = words_at(data + s / 2 * kStepBytes);
+  return _mm256_and_si256(s % 2 ? _mm256_srli_epi16(words, 4) : words, _mm256_set1_epi8(15));
+}
+
+inline __m128i eight_bytes_at(const uint8_t* p) {
+  return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+}
+
+// The sum as a value that compilers know nothing of: they regroup integer additions, which put the
+// products of a whole group in memory before it added them up.
+inline I opaque(I sum) {
+  __asm__("" : "+x"(sum));
+  return sum;
+}
+
+// sums (+)= weights of columns 4 s .. 4 s + 3 times the tokens' codes.
+template <class Format, int tiles, int tokens, int s>
+__attribute__((always_inline)) inline void add_columns(const uint8_t* data, size_t tile_bytes,
+                                                       const ActivationGroup* x, int64_t ldx,
+                                                       I (&sums)[tiles * tokens]) {
+  typename Format::Weights w[tiles];
+#pragma GCC unroll 4
+  for (int i = 0; i < tiles; ++i) w[i] = Format::template weights<s>(data + i * tile_bytes);
+#pragma GCC unroll 8
+  for (int t = 0; t < tokens; ++t) {
+    int32_t codes;
+    memcpy(&codes, x[t * ldx].codes + s * 4, sizeof(codes));
+    const I broadcast = _mm256_set1_epi32(codes);
+#pragma GCC unroll 4
+    for (int i = 0; i < tiles; ++i) {
+      I& sum = sums[i * tokens + t];
+      sum = opaque(Format::template add<s == 0>(sum, w[i], broadcast));
+    }
+  }
+}
+
+// `tiles` neighbouring tiles times `tokens` tokens: totals [tokens][tiles * 8].
+template <class Format, bool zero_points, int tiles, int tokens>
+__attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
+                                        const TileLayout& layout, int64_t groups,
+                                        const ActivationGroup* x, int64_t ldx, float* totals) {
+#pragma GCC unroll 16
+  for (int i = 0; i < tiles * tokens; ++i) _mm256_store_ps(totals + i * kRows, _mm256_setzero_ps());
+  const int groups_in_block = layout.block / kActivationGroup;
+  const uint8_t* block = tile;
+  int in_block = 0;
+  for (int64_t g = 0; g < groups; ++g, ++x) {
+    const uint8_t* data = block + layout.data_at + in_block * Format::kGroupBytes;
+#pragma GCC unroll 4
+    for (int i = 0; i < tiles; ++i) {
+#pragma GCC unroll 5
+      for (int at = 0; at <= Format::kGroupBytes; at += 64) {
+        __builtin_prefetch(data + i * tile_bytes + kPrefetchBytes + at);
+      }
+    }
+    I sums[tiles * tokens];
+    add_columns<Format, tiles, tokens, 0>(data, tile_bytes, x, ldx, sums);
+    add_columns<Format, tiles, tokens, 1>(data, tile_bytes, x, ldx, sums);
+    add_columns<Format, tiles, tokens, 2>(data, tile_bytes, x, ldx, sums);
+    add_columns<Format, tiles, tokens, 3>(data, tile_bytes, x, ldx, sums);
+    add_columns<Format, tiles, tokens, 4>(data, tile_bytes, x, ldx, sums);
+    add_columns<Format, tiles, tokens, 5>(data, tile_bytes, x, ldx, sums);
+    add_columns<Format, tiles, tokens, 6>(data, tile_bytes, x, ldx, sums);
+    add_columns<Format, tiles, tokens, 7>(data, tile_bytes, x, ldx, sums);
+#pragma GCC unroll 4
+    for (int i = 0; i < tiles; ++i) {
+      const uint8_t* head = block + i * tile_bytes;
+      const F scales = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(head)));
+      I zeros;
+      if (zero_points) zeros = Format::zeros(head + layout.zeros_at);
+#pragma GCC unroll 8
+      for (int t = 0; t < tokens; ++t) {
+        I sum = Format::finish(sums[i * tokens + t]);
+        if (zero_points) {
+          // Both factors fit 16 bits: a sum of codes is at most 32 * 127.
+          const I code_sum = _mm256_set1_epi32(x[t * ldx].sum);
+          sum = _mm256_sub_epi32(sum, _mm256_madd_epi16(zeros, code_sum));
+        } else if (Format::kZero != 0) {
+          sum = _mm256_sub_epi32(sum, _mm256_set1_epi32(x[t * ldx].sum * Format::kZero));
+        }
+        const F scale = _mm256_mul_ps(scales, _mm256_broadcast_ss(&x[t * ldx].scale));
+        float* total = totals + (t * tiles + i) * kRows;
+        _mm256_store_ps(total,
+                        _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, _mm256_load_ps(total)));
+      }
+    }
+    // The totals stay in memory: compilers would otherwise spill sums for them.
+    __asm__ volatile("" : : : "memory");
+    if (++in_block == groups_in_block) {
+      in_block = 0;
+      block += layout.block_bytes;
+    }
+  }
+}
+
+template <class Format, bool zero_points, int tiles, int tokens>
+void multiply_and_store(const PackedMatrix& w, const TileLayout& layout, int64_t tile,
+                        const ActivationGroup* x, int64_t ldx, float* y, int64_t ldy) {
+  alignas(64) float totals[tokens * tiles * kRows];
+  multiply<Format, zero_points, tiles, tokens>(w.data + tile * w.tile_bytes, w.tile_bytes, layout,
+                                               activation_groups(w.cols), x, ldx, totals);
+  const int64_t row = tile * kRows;
+  const int64_t rows = w.rows - row < tiles * kRows ? w.rows - row : tiles * kRows;
+  for (int t = 0; t < tokens; ++t) {
+    memcpy(y + t * ldy + row, totals + t * tiles * kRows, rows * sizeof(float));
+  }
+}
+
+// `count` (1 .. most) tokens, by the template for that number.
+template <class Format, bool zero_points, int tiles, int most>
+void multiply_tokens(int64_t count, const PackedMatrix& w, const TileLayout& layout, int64_t tile,
+                     const ActivationGroup* x, int64_t ldx, float* y, int64_t ldy) {
+  if constexpr (most > 0) {
+    if (count == most) {
+      multiply_and_store<Format, zero_points, tiles, most>(w, layout, tile, x, ldx, y, ldy);
+    } else {
+      multiply_tokens<Format, zero_points, tiles, most - 1>(count, w, layout, tile, x, ldx, y, ldy);
+    }
+  }
+}
+
+template <class Format, bool zero_points>
+void multiply_tiles(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
+                    const ActivationGroup* x, int64_t ldx, int64_t tokens, float* y, int64_t ldy) {
+  const TileLayout layout = tile_layout(w.format, w.cols, kRows);
+  for (int64_t tile = tile_begin; tile < tile_end;) {
+    const int64_t left = tile_end - tile;
+    const int tiles = left >= 4 && tokens == 1 ? 4 : left >= 2 ? 2 : 1;
+    // In parts of as equal size as can be: 7 tokens are 4 and 3, not 6 and 1.
+    int64_t parts = (tokens + Format::kTokens - 1) / Format::kTokens;
+    for (int64_t t = 0; t < tokens; --parts) {
+      const int64_t n = (tokens - t + parts - 1) / parts;
+      const ActivationGroup* from = x + t * ldx;
+      float* to = y + t * ldy;
+      if (tiles == 4) {
+        multiply_and_store<Format, zero_points, 4, 1>(w, layout, tile, from, ldx, to, ldy);
+      } else if (tiles == 2) {
+        multiply_tokens<Format, zero_points, 2, Format::kTokens>(n, w, layout, tile, from, ldx, to,
+                                                                 ldy);
+      } else {
+        multiply_tokens<Format, zero_points, 1, Format::kTokens>(n, w, layout, tile, from, ldx, to,
+                                                                 ldy);
+      }
+      t += n;
+    }
+    tile += tiles;
+  }
+}
+
+template <class Int4, class Int8>
+void matmul_with_formats(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
+                         const ActivationGroup* x, int64_t ldx, int64_t tokens, float* y,
+                         int64_t ldy) {
+  const auto run = [&]<class Format, bool zero_points>() {
+    multiply_tiles<Format, zero_points>(w, tile_begin, tile_end, x, ldx, tokens, y, ldy);
+  };
+  if (w.format.type == WeightType::kInt4) {
+    return w.format.zero_points ? run.template operator()<Int4, true>()
+                                : run.template operator()<Int4, false>();
+  }
+  return w.format.zero_points ? run.template operator()<Int8, true>()
+                              : run.template operator()<Int8, false>();
+}
+
+}  // namespace
+}  // namespace altiplano::cpu

@@ -30,7 +30,7 @@ avx2=(-mavx2 -mfma -mf16c)
 avx512=("${avx2[@]}" -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
   -Wno-uninitialized -Wno-maybe-uninitialized)
 sources=(native/cpu/{portable,portable_matrix,portable_attend,portable_convert,dispatch}.cc
-  test/native/{kernels,int8,matrix,vector,convert,attend}_test.cc)
+  test/native/{kernels,int8,matrix,quantize,vector,convert,attend}_test.cc)
 x86_sources=()
 x86=false
 case "$(uname -m)" in

@@ -25,10 +25,10 @@ constexpr int64_t kSerialWork = 100'000;
 // small against a layer, so that a thread that loses its core holds the others up only briefly.
 constexpr int64_t kMatmulPieceBytes = 64 << 10;
 // Queries (tokens x query heads) of one sequence whose attention is one piece of work: as many as
-// kernels compute together. A piece has more KV heads than one if it has fewer tokens: kernels then
-// read memory in longer stretches.
+// kernels compute together. With few tokens they come from several KV heads, up to kAttentionHeads:
+// kernels then read memory in longer stretches (of Llama 2 7B in f16, 128 KiB).
 constexpr int kAttentionQueries = 48;
-constexpr int kAttentionHeads = 8;  // 128 KiB of each page of Llama 2 7B in f16
+constexpr int kAttentionHeads = 8;
 // Rows whose logits are computed together: 16 x 32,000 floats are 2 MiB.
 constexpr int kLogitRows = 16;
 // Matrices in a stack: q, k and v.
@@ -84,6 +84,13 @@ struct AttentionPiece {
   int sequence;
   int token_begin;
   int tokens;
+};
+
+// Attention that one thread computes: KV heads of a piece.
+struct AttentionItem {
+  int piece;
+  int head;
+  int heads;
 };
 
 class CpuBackend : public Backend {
@@ -144,6 +151,7 @@ class CpuBackend : public Backend {
     cos_.reserve(tokens * half);
     sin_.reserve(tokens * half);
     pieces_.reserve(tokens);
+    attention_items_.reserve(tokens * shape_.kv_heads);
     // These have an element for each row. A token may be asked for twice: they may have to grow.
     chosen_.reserve(tokens);
     offsets_.candidates.reserve(tokens);
@@ -171,16 +179,7 @@ class CpuBackend : public Backend {
       }
     }
 
-    pieces_.clear();
-    const int most_tokens = std::max(1, kAttentionQueries * shape_.kv_heads / shape_.heads);
-    piece_tokens_ = 1;
-    for (int s = 0; s + 1 < static_cast<int>(batch.sequence_starts.size()); ++s) {
-      const int end = batch.sequence_starts[s + 1];
-      for (int t = batch.sequence_starts[s]; t < end; t += most_tokens) {
-        pieces_.push_back({s, t, std::min(most_tokens, end - t)});
-        piece_tokens_ = std::max(piece_tokens_, pieces_.back().tokens);
-      }
-    }
+    plan_attention(batch);
 
     const size_t page_bytes = kv_page_bytes_ * shape_.kv_heads;
     for (size_t i = 0; i + 1 < batch.page_copies.size(); i += 2) {
@@ -244,21 +243,14 @@ class CpuBackend : public Backend {
   void attention(const Buffer& qkv, int layer, Buffer& out) override {
     const AttentionShape& a = shape_;
     const int group = a.heads / a.kv_heads;
-    // KV heads of an item: a few, but every thread should get something.
-    const auto all_heads = static_cast<int64_t>(pieces_.size()) * a.kv_heads;
-    const int64_t by_queries = kAttentionQueries / (group * piece_tokens_);
-    const int64_t by_threads = all_heads / (2 * pool_.threads());
-    const int64_t most_heads =
-        std::clamp<int64_t>(std::min(by_queries, by_threads), 1, kAttentionHeads);
-    const int64_t parts = ceil_div(a.kv_heads, most_heads);
-    const int64_t items = static_cast<int64_t>(pieces_.size()) * parts;
+    const auto items = static_cast<int64_t>(attention_items_.size());
     int64_t keys = 0;  // the work: two multiply-adds per key, query head and dimension
     for (int64_t t = 0; t < tokens_; ++t) keys += visible_[t];
     const int64_t work = items == 0 ? 0 : 2 * keys * a.heads * a.head_dim / items;
-    run(items, work, [&](int64_t item) {
-      const AttentionPiece& piece = pieces_[item / parts];
-      const auto head = static_cast<int>(item % parts * a.kv_heads / parts);
-      const auto end = static_cast<int>((item % parts + 1) * a.kv_heads / parts);
+    run(items, work, [&](int64_t i) {
+      const AttentionItem& item = attention_items_[i];
+      const AttentionPiece& piece = pieces_[item.piece];
+      const int head = item.head;
       AttendArgs args;
       args.type = a.kv_type;
       args.head_dim = a.head_dim;
@@ -273,7 +265,7 @@ class CpuBackend : public Backend {
       args.visible = &visible_[piece.token_begin];
       args.out = data(out) + piece.token_begin * stride(out) + int64_t{head} * group * a.head_dim;
       args.out_stride = stride(out);
-      args.heads = end - head;
+      args.heads = item.heads;
       args.head_stride = kv_page_bytes_;
       k_.attend(args);
     });
@@ -333,6 +325,33 @@ class CpuBackend : public Backend {
   // Whether a matrix is multiplied with int8 activations.
   bool takes_int8(const PackedMatrix& m) const {
     return m.format.quantized() && quantized_.bytes() > 0;
+  }
+
+  // Cuts the step's attention into items.
+  void plan_attention(const Batch& batch) {
+    const int group = shape_.heads / shape_.kv_heads;
+    const int most_tokens = std::max(1, kAttentionQueries / group);
+    pieces_.clear();
+    for (int s = 0; s + 1 < static_cast<int>(batch.sequence_starts.size()); ++s) {
+      const int end = batch.sequence_starts[s + 1];
+      for (int t = batch.sequence_starts[s]; t < end; t += most_tokens) {
+        pieces_.push_back({s, t, std::min(most_tokens, end - t)});
+      }
+    }
+    attention_items_.clear();
+    // Every thread should get something.
+    const int64_t by_threads =
+        static_cast<int64_t>(pieces_.size()) * shape_.kv_heads / (2 * pool_.threads());
+    for (int p = 0; p < static_cast<int>(pieces_.size()); ++p) {
+      const int64_t by_queries = kAttentionQueries / (group * pieces_[p].tokens);
+      const int64_t most =
+          std::clamp<int64_t>(std::min(by_queries, by_threads), 1, kAttentionHeads);
+      const auto parts = static_cast<int>(ceil_div(shape_.kv_heads, most));
+      for (int i = 0; i < parts; ++i) {
+        const int head = i * shape_.kv_heads / parts;
+        attention_items_.push_back({p, head, (i + 1) * shape_.kv_heads / parts - head});
+      }
+    }
   }
 
   // y[t][0 .. rows) = x[t] W^T, cut into pieces of a few tiles of one part.
@@ -402,7 +421,7 @@ class CpuBackend : public Backend {
   std::vector<int32_t> visible_;    // [T] keys that each token sees
   std::vector<float> cos_, sin_;    // [T][d / 2]
   std::vector<AttentionPiece> pieces_;
-  int piece_tokens_ = 1;  // of the longest piece
+  std::vector<AttentionItem> attention_items_;
   RowOffsets offsets_;
   std::vector<int32_t> chosen_;  // [R] best ids of the step before
 };

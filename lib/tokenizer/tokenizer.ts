@@ -11,7 +11,6 @@ import {
   type StreamingDecoder,
   wellFormed,
 } from './codec.js';
-import { HuggingFaceCodec } from './hugging-face.js';
 import { MAX_CONFIG_FILE_BYTES, MAX_JSON_FILE_BYTES, MAX_MODEL_FILE_BYTES } from './limits.js';
 import { LongestMatch } from './longest-match.js';
 import { SentencePieceCodec } from './sentencepiece.js';
@@ -137,14 +136,15 @@ export class Tokenizer {
       case 'tokenizer-json': {
         const config = source.configFile ? await readConfig(source.configFile) : {};
         const bytes = await readLimited(file, MAX_JSON_FILE_BYTES);
-        return () => {
-          const parsed = parseTokenizerJson(bytes, file, config);
-          return new Tokenizer(
-            parsed.kind === 'sentencepiece'
-              ? new SentencePieceCodec(parsed.vocabulary, file, parsed.rules)
-              : new HuggingFaceCodec(parsed.json, parsed.addedTokens, config, file),
-          );
-        };
+        const parsed = parseTokenizerJson(bytes, file, config);
+        if (parsed.kind === 'sentencepiece') {
+          const { vocabulary, rules } = parsed;
+          return () => new Tokenizer(new SentencePieceCodec(vocabulary, file, rules));
+        }
+        // Only when it is needed: importing the library behind it takes 30 ms.
+        const { HuggingFaceCodec } = await import('./hugging-face.js');
+        const { json, addedTokens } = parsed;
+        return () => new Tokenizer(new HuggingFaceCodec(json, addedTokens, config, file));
       }
     }
   }

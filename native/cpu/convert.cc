@@ -48,13 +48,15 @@ void q6_k_to_float(const Kernels& k, const uint8_t* block, float* out) {
   const auto* scales = reinterpret_cast<const int8_t*>(block + 192);
   const float d = half_to_float(k, load_u16(block + 208));
   for (int half = 0; half < 2; ++half, low += 64, high += 32, scales += 8, out += 128) {
-    for (int i = 0; i < 32; ++i) {
-      const int q[4] = {
-          (low[i] & 15) | (high[i] & 3) << 4, (low[i + 32] & 15) | (high[i] >> 2 & 3) << 4,
-          low[i] >> 4 | (high[i] >> 4 & 3) << 4, low[i + 32] >> 4 | (high[i] >> 6) << 4};
-      for (int j = 0; j < 4; ++j) {
-        // Exact in f32: d has 11 significant bits, scale 7 (or is -128), q - 32 five (or is -32).
-        out[j * 32 + i] = d * static_cast<float>(scales[j * 2 + i / 16] * (q[j] - 32));
+    for (int j = 0; j < 4; ++j) {
+      const uint8_t* four_bits = low + j % 2 * 32;
+      for (int i = 0; i < 32; i += 16) {
+        const int scale = scales[j * 2 + i / 16];
+        for (int c = i; c < i + 16; ++c) {  // with one scale, so that compilers make vectors of it
+          const int q = (four_bits[c] >> j / 2 * 4 & 15) | (high[c] >> 2 * j & 3) << 4;
+          // Exact in f32: d has 11 significant bits, scale 7 (or is -128), q - 32 five (or is -32).
+          out[j * 32 + c] = d * static_cast<float>(scale * (q - 32));
+        }
       }
     }
   }

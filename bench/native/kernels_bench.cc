@@ -1,6 +1,6 @@
 // Speed of the CPU kernels, beside the limits of this machine measured in the same run: how fast
 // memory is read, and how many fused multiply-adds the vector units do.
-//   kernels_bench [--threads N] [table]
+//   kernels_bench [--threads N] [--only matmul|attention|vectors] [table]
 // Matmul reads weights from memory (the matrices are larger than caches); tokens 1 is decode.
 // Figures are medians; a share is that of the limit measured with the same number of threads.
 #include <algorithm>
@@ -16,6 +16,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/int8_peak.h"
+#include "util/aligned_memory.h"
 
 #if defined(ALTIPLANO_X86)
 #include <immintrin.h>
@@ -57,16 +58,14 @@ double seconds(const std::function<void(int)>& work) {
   return times[times.size() / 2];
 }
 
+// In memory as a model's is, with huge pages.
 struct Bytes {
-  explicit Bytes(size_t size)
-      : size(size), data(static_cast<uint8_t*>(std::aligned_alloc(64, size))) {
+  explicit Bytes(size_t size) : size(size), memory(size, "the benchmark"), data(memory.data()) {
     // 0x3c3c is about 1 in f16, 0.01 in bf16 and f32: no NaN and no denormal to slow things down.
     std::memset(data, 0x3c, size);
   }
-  Bytes(const Bytes&) = delete;
-  Bytes& operator=(const Bytes&) = delete;
-  ~Bytes() { std::free(data); }
   size_t size;
+  AlignedMemory memory;
   uint8_t* data;
 };
 
@@ -301,33 +300,23 @@ void bench_vectors(const Kernels& k) {
   });
 }
 
-int run(int argc, char** argv) {
-  const Kernels* table = &cpu::select_kernels();
-  for (int i = 1; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
-      threads = std::max(1, std::atoi(argv[++i]));
-    } else {
-      for (const Kernels* k : cpu::available_kernels()) {
-        if (std::strcmp(k->name, argv[i]) == 0) table = k;
-      }
-    }
-  }
-  const Limits limits = {read_bandwidth(), multiply_add_peak(*table)};
-  std::printf("table %s, %d threads; memory %.1f GB/s, multiply-adds %.1f GMAC/s\n", table->name,
-              threads, limits.bytes * 1e-9, limits.macs * 1e-9);
-  bench_matmul(*table, "f32", {WeightType::kF32, 0, false}, limits);
-  bench_matmul(*table, "f16", {WeightType::kF16, 0, false}, limits);
-  bench_matmul(*table, "bf16", {WeightType::kBF16, 0, false}, limits);
-  bench_matmul(*table, "int8", {WeightType::kInt8, 32, false}, limits);
-  bench_matmul(*table, "int8 zeros", {WeightType::kInt8, 64, true}, limits);
-  bench_matmul(*table, "int4", {WeightType::kInt4, 32, false}, limits);
-  bench_matmul(*table, "int4 zeros", {WeightType::kInt4, 128, true}, limits);
+void bench_matrices(const Kernels& k, const Limits& limits) {
+  bench_matmul(k, "f32", {WeightType::kF32, 0, false}, limits);
+  bench_matmul(k, "f16", {WeightType::kF16, 0, false}, limits);
+  bench_matmul(k, "bf16", {WeightType::kBF16, 0, false}, limits);
+  bench_matmul(k, "int8", {WeightType::kInt8, 32, false}, limits);
+  bench_matmul(k, "int8 zeros", {WeightType::kInt8, 64, true}, limits);
+  bench_matmul(k, "int4", {WeightType::kInt4, 32, false}, limits);
+  bench_matmul(k, "int4 zeros", {WeightType::kInt4, 128, true}, limits);
   const Limits int8_limits = {limits.bytes, cpu::measure_int8_peak(threads)};
   std::printf("int8 multiply-adds %.1f GMAC/s\n", int8_limits.macs * 1e-9);
-  bench_matmul_int8(*table, "int8", {WeightType::kInt8, 32, false}, int8_limits);
-  bench_matmul_int8(*table, "int8 zeros", {WeightType::kInt8, 64, true}, int8_limits);
-  bench_matmul_int8(*table, "int4", {WeightType::kInt4, 32, false}, int8_limits);
-  bench_matmul_int8(*table, "int4 zeros", {WeightType::kInt4, 128, true}, int8_limits);
+  bench_matmul_int8(k, "int8", {WeightType::kInt8, 32, false}, int8_limits);
+  bench_matmul_int8(k, "int8 zeros", {WeightType::kInt8, 64, true}, int8_limits);
+  bench_matmul_int8(k, "int4", {WeightType::kInt4, 32, false}, int8_limits);
+  bench_matmul_int8(k, "int4 zeros", {WeightType::kInt4, 128, true}, int8_limits);
+}
+
+void bench_attention(const Kernels& k, const Limits& limits) {
   using cpu::KvType;
   std::printf("attention, head dimension 128\n");
   for (const Attention& shape : {
@@ -342,9 +331,31 @@ int run(int argc, char** argv) {
            {"f16", KvType::kF16, 1, 1, 48, 3520},
            {"int8", KvType::kInt8, 1, 1, 48, 3520},
        }) {
-    bench_attend(*table, shape, limits);
+    bench_attend(k, shape, limits);
   }
-  bench_vectors(*table);
+}
+
+int run(int argc, char** argv) {
+  const Kernels* table = &cpu::select_kernels();
+  const char* only = nullptr;
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
+      threads = std::max(1, std::atoi(argv[++i]));
+    } else if (std::strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
+      only = argv[++i];
+    } else {
+      for (const Kernels* k : cpu::available_kernels()) {
+        if (std::strcmp(k->name, argv[i]) == 0) table = k;
+      }
+    }
+  }
+  const Limits limits = {read_bandwidth(), multiply_add_peak(*table)};
+  std::printf("table %s, %d threads; memory %.1f GB/s, multiply-adds %.1f GMAC/s\n", table->name,
+              threads, limits.bytes * 1e-9, limits.macs * 1e-9);
+  const auto wanted = [&](const char* part) { return !only || std::strcmp(only, part) == 0; };
+  if (wanted("matmul")) bench_matrices(*table, limits);
+  if (wanted("attention")) bench_attention(*table, limits);
+  if (wanted("vectors")) bench_vectors(*table);
   return 0;
 }
 

@@ -194,7 +194,10 @@ __attribute__((noinline)) void visit_page_int8(const AttendArgs& a, const KvPage
     }
   }
   constexpr int kWords = 2 * L::kLanes;
-  constexpr int kBlocks = n == 1 ? 4 : n <= L::kQueries / 2 ? 2 : 1;
+  // One query goes through V in strips of half a cache line. Each line is asked for twice then, and
+  // reading a large cache is faster by a fifth than in whole rows, although those take fewer
+  // instructions: measured, 29 instead of 24 GB/s.
+  constexpr int kBlocks = n == 1 ? 32 / kWords : n <= L::kQueries / 2 ? 2 : 1;
   int d = 0;
   for (; d + kBlocks * kWords <= a.head_dim; d += kBlocks * kWords) {
     add_columns_int8<L, n, kBlocks, true>(page.v + d, next.v + d, a.head_dim, d, 0, tile, keys);

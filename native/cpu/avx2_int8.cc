@@ -16,7 +16,6 @@ struct Int4 {
   using Weights = I;
   static constexpr int kTokens = 6;
   static constexpr int kGroupBytes = 4 * kStepBytes;
-  static constexpr int kZero = kInt4DefaultZero;
   template <int s>
   static I weights(const uint8_t* data) {
     return nibbles_at<s>(data);
@@ -27,6 +26,7 @@ struct Int4 {
     return first ? products : _mm256_add_epi16(sum, products);
   }
   static I finish(I sum) { return _mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
+  static I zero(I sum) { return _mm256_slli_epi32(sum, 3); }
   static I zeros(const uint8_t* at) { return _mm256_cvtepu8_epi32(eight_bytes_at(at)); }
 };
 
@@ -39,7 +39,6 @@ struct Int8 {
   };
   static constexpr int kTokens = 4;
   static constexpr int kGroupBytes = 8 * kStepBytes;
-  static constexpr int kZero = 0;
   template <int s>
   static Weights weights(const uint8_t* data) {
     const I words = words_at(data + s * kStepBytes);
@@ -52,6 +51,7 @@ struct Int8 {
     return first ? wide : _mm256_add_epi32(sum, wide);
   }
   static I finish(I sum) { return sum; }
+  static I zero(I) { return _mm256_setzero_si256(); }
   static I zeros(const uint8_t* at) {
     return _mm256_and_si256(_mm256_cvtepi8_epi32(eight_bytes_at(at)), _mm256_set1_epi32(0xffff));
   }

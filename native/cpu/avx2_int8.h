@@ -17,7 +17,7 @@
 // What a Format says (`first` is the first addition of a group: there is no sum yet):
 //   kTokens                      of a register tile with 2 tiles: as many as leave no sum in memory
 //   kGroupBytes                  of 32 columns of a tile
-//   kZero                        what is subtracted from weights, if there are no zero points
+//   I zero(sum)                  zero * sum of codes, without zero points
 //   Weights weights<s>(data)     columns 4 s .. 4 s + 3
 //   I add<first>(sum, w, codes)  sum + w . codes
 //   I finish(sum)                as 32-bit lanes
@@ -111,26 +111,27 @@ __attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
     add_columns<Format, tiles, tokens, 5>(data, tile_bytes, x, ldx, sums);
     add_columns<Format, tiles, tokens, 6>(data, tile_bytes, x, ldx, sums);
     add_columns<Format, tiles, tokens, 7>(data, tile_bytes, x, ldx, sums);
+    F scales[tiles];
+    I zeros[tiles];
 #pragma GCC unroll 4
     for (int i = 0; i < tiles; ++i) {
       const uint8_t* head = block + i * tile_bytes;
-      const F scales = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(head)));
-      I zeros;
-      if (zero_points) zeros = Format::zeros(head + layout.zeros_at);
+      scales[i] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(head)));
+      if (zero_points) zeros[i] = Format::zeros(head + layout.zeros_at);
+    }
 #pragma GCC unroll 8
-      for (int t = 0; t < tokens; ++t) {
-        I sum = Format::finish(sums[i * tokens + t]);
-        if (zero_points) {
-          // Both factors fit 16 bits: a sum of codes is at most 32 * 127.
-          const I code_sum = _mm256_set1_epi32(x[t * ldx].sum);
-          sum = _mm256_sub_epi32(sum, _mm256_madd_epi16(zeros, code_sum));
-        } else if (Format::kZero != 0) {
-          sum = _mm256_sub_epi32(sum, _mm256_set1_epi32(x[t * ldx].sum * Format::kZero));
-        }
-        const F scale = _mm256_mul_ps(scales, _mm256_broadcast_ss(&x[t * ldx].scale));
+    for (int t = 0; t < tokens; ++t) {
+      const I code_sum = _mm256_set1_epi32(x[t * ldx].sum);
+      const F scale = _mm256_broadcast_ss(&x[t * ldx].scale);
+#pragma GCC unroll 4
+      for (int i = 0; i < tiles; ++i) {
+        // Both factors fit 16 bits: a sum of codes is at most 32 * 127.
+        const I zero = zero_points ? _mm256_madd_epi16(zeros[i], code_sum) : Format::zero(code_sum);
+        const I sum = _mm256_sub_epi32(Format::finish(sums[i * tokens + t]), zero);
         float* total = totals + (t * tiles + i) * kRows;
         _mm256_store_ps(total,
-                        _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, _mm256_load_ps(total)));
+                        _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(scales[i], scale),
+                                        _mm256_load_ps(total)));
       }
     }
     // The totals stay in memory: compilers would otherwise spill sums for them.

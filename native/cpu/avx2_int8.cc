@@ -15,6 +15,7 @@ static_assert(8 * 2 * 15 * 127 < 32768);
 struct Int4 {
   using Weights = I;
   static constexpr int kTokens = 6;
+  static constexpr bool kPrefetch = true, kUnpack = true;
   static constexpr int kGroupBytes = 4 * kStepBytes;
   template <int s>
   static I weights(const uint8_t* data) {
@@ -38,6 +39,7 @@ struct Int8 {
     I signs, sizes;
   };
   static constexpr int kTokens = 4;
+  static constexpr bool kPrefetch = true, kUnpack = false;
   static constexpr int kGroupBytes = 8 * kStepBytes;
   template <int s>
   static Weights weights(const uint8_t* data) {

@@ -83,23 +83,23 @@ __attribute__((always_inline)) inline void add_columns(const uint8_t* data, size
   }
 }
 
-// `tiles` neighbouring tiles times `tokens` tokens: totals [tokens][tiles * 8].
+// `tiles` neighbouring tiles times `tokens` tokens: added to totals [tokens][tiles * 8].
 template <class Format, bool zero_points, int tiles, int tokens>
 __attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
                                         const TileLayout& layout, int64_t groups,
                                         const ActivationGroup* x, int64_t ldx, float* totals) {
-#pragma GCC unroll 16
-  for (int i = 0; i < tiles * tokens; ++i) _mm256_store_ps(totals + i * kRows, _mm256_setzero_ps());
   const int groups_in_block = layout.block / kActivationGroup;
   const uint8_t* block = tile;
   int in_block = 0;
   for (int64_t g = 0; g < groups; ++g, ++x) {
     const uint8_t* data = block + layout.data_at + in_block * Format::kGroupBytes;
+    if (Format::kPrefetch) {
 #pragma GCC unroll 4
-    for (int i = 0; i < tiles; ++i) {
+      for (int i = 0; i < tiles; ++i) {
 #pragma GCC unroll 5
-      for (int at = 0; at <= Format::kGroupBytes; at += 64) {
-        __builtin_prefetch(data + i * tile_bytes + kPrefetchBytes + at);
+        for (int at = 0; at <= Format::kGroupBytes; at += 64) {
+          __builtin_prefetch(data + i * tile_bytes + kPrefetchBytes + at);
+        }
       }
     }
     I sums[tiles * tokens];
@@ -143,29 +143,127 @@ __attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
   }
 }
 
-template <class Format, bool zero_points, int tiles, int tokens>
-void multiply_and_store(const PackedMatrix& w, const TileLayout& layout, int64_t tile,
-                        const ActivationGroup* x, int64_t ldx, float* y, int64_t ldy) {
-  alignas(64) float totals[tokens * tiles * kRows];
-  multiply<Format, zero_points, tiles, tokens>(w.data + tile * w.tile_bytes, w.tile_bytes, layout,
-                                               activation_groups(w.cols), x, ldx, totals);
-  const int64_t row = tile * kRows;
-  const int64_t rows = w.rows - row < tiles * kRows ? w.rows - row : tiles * kRows;
-  for (int t = 0; t < tokens; ++t) {
-    memcpy(y + t * ldy + row, totals + t * tiles * kRows, rows * sizeof(float));
+// `count` (1 .. most) tokens, by the template for that number.
+template <class Format, bool zero_points, int tiles, int most>
+void multiply_tokens(int64_t count, const uint8_t* tile, size_t tile_bytes,
+                     const TileLayout& layout, int64_t groups, const ActivationGroup* x,
+                     int64_t ldx, float* totals) {
+  if constexpr (most > 0) {
+    if (count == most) {
+      multiply<Format, zero_points, tiles, most>(tile, tile_bytes, layout, groups, x, ldx, totals);
+    } else {
+      multiply_tokens<Format, zero_points, tiles, most - 1>(count, tile, tile_bytes, layout, groups,
+                                                            x, ldx, totals);
+    }
   }
 }
 
-// `count` (1 .. most) tokens, by the template for that number.
-template <class Format, bool zero_points, int tiles, int most>
-void multiply_tokens(int64_t count, const PackedMatrix& w, const TileLayout& layout, int64_t tile,
-                     const ActivationGroup* x, int64_t ldx, float* y, int64_t ldy) {
-  if constexpr (most > 0) {
-    if (count == most) {
-      multiply_and_store<Format, zero_points, tiles, most>(w, layout, tile, x, ldx, y, ldy);
-    } else {
-      multiply_tokens<Format, zero_points, tiles, most - 1>(count, w, layout, tile, x, ldx, y, ldy);
+// Any number of tokens, in parts of as equal size as can be: 7 tokens are 4 and 3, not 6 and 1.
+template <class Format, bool zero_points, int tiles>
+void multiply_parts(const uint8_t* tile, size_t tile_bytes, const TileLayout& layout,
+                    int64_t groups, const ActivationGroup* x, int64_t ldx, int64_t tokens,
+                    float* totals) {
+  constexpr int kMost = tiles == 4 ? 1 : Format::kTokens;
+  int64_t parts = (tokens + kMost - 1) / kMost;
+  for (int64_t t = 0; t < tokens; --parts) {
+    const int64_t n = (tokens - t + parts - 1) / parts;
+    multiply_tokens<Format, zero_points, tiles, kMost>(
+        n, tile, tile_bytes, layout, groups, x + t * ldx, ldx, totals + t * tiles * kRows);
+    t += n;
+  }
+}
+
+// A panel: some groups of two tiles of int4 weights, unpacked once for many tokens. It looks like
+// a tile with blocks of one group whose steps are four bytes of a row.
+constexpr int kPanelGroups = 8;
+constexpr int kPanelZerosAt = kRows * sizeof(uint16_t);
+constexpr int kPanelDataAt = 32;
+constexpr int kPanelBlockBytes = kPanelDataAt + 8 * kStepBytes;
+constexpr int kPanelTileBytes = kPanelGroups * kPanelBlockBytes;
+
+template <class Int4>
+struct Unpacked : Int4 {
+  static constexpr int kGroupBytes = 8 * kStepBytes;
+  static constexpr bool kPrefetch = false;
+  template <int s>
+  static I weights(const uint8_t* data) {
+    return _mm256_load_si256(reinterpret_cast<const I*>(data + s * kStepBytes));
+  }
+};
+
+template <bool zero_points>
+void unpack_panel(const uint8_t* tile, const TileLayout& layout, int64_t first, int64_t groups,
+                  uint8_t* panel) {
+  const int groups_in_block = layout.block / kActivationGroup;
+  for (int64_t g = first; g < first + groups; ++g, panel += kPanelBlockBytes) {
+    const uint8_t* block = tile + g / groups_in_block * layout.block_bytes;
+    const uint8_t* data = block + layout.data_at + g % groups_in_block * 4 * kStepBytes;
+    memcpy(panel, block, kRows * sizeof(uint16_t));
+    if (zero_points) memcpy(panel + kPanelZerosAt, block + layout.zeros_at, kRows);
+    I* to = reinterpret_cast<I*>(panel + kPanelDataAt);
+    _mm256_store_si256(to, nibbles_at<0>(data));
+    _mm256_store_si256(to + 1, nibbles_at<1>(data));
+    _mm256_store_si256(to + 2, nibbles_at<2>(data));
+    _mm256_store_si256(to + 3, nibbles_at<3>(data));
+    _mm256_store_si256(to + 4, nibbles_at<4>(data));
+    _mm256_store_si256(to + 5, nibbles_at<5>(data));
+    _mm256_store_si256(to + 6, nibbles_at<6>(data));
+    _mm256_store_si256(to + 7, nibbles_at<7>(data));
+    // The same part of the next panel.
+    for (int at = 0; at < 3; ++at) {
+      __builtin_prefetch(data + kPanelGroups * 4 * kStepBytes * 9 / 8 + at * 64);
     }
+  }
+}
+
+// Two tiles of int4 times many tokens, panel by panel.
+template <class Int4, bool zero_points>
+void multiply_panels(const uint8_t* tile, size_t tile_bytes, const TileLayout& layout,
+                     int64_t groups, const ActivationGroup* x, int64_t ldx, int64_t tokens,
+                     float* totals) {
+  alignas(64) uint8_t panel[2 * kPanelTileBytes];
+  TileLayout panel_layout{};
+  panel_layout.block = kActivationGroup;
+  panel_layout.block_bytes = kPanelBlockBytes;
+  panel_layout.zeros_at = kPanelZerosAt;
+  panel_layout.data_at = kPanelDataAt;
+  for (int64_t g = 0; g < groups; g += kPanelGroups) {
+    const int64_t n = groups - g < kPanelGroups ? groups - g : kPanelGroups;
+    for (int i = 0; i < 2; ++i) {
+      unpack_panel<zero_points>(tile + i * tile_bytes, layout, g, n, panel + i * kPanelTileBytes);
+    }
+    multiply_parts<Unpacked<Int4>, zero_points, 2>(panel, kPanelTileBytes, panel_layout, n, x + g,
+                                                   ldx, tokens, totals);
+  }
+}
+
+// Tokens whose totals are kept at once: their activations of a panel stay in the cache.
+constexpr int kChunkTokens = 48;
+
+template <class Format, bool zero_points, int tiles>
+void multiply_and_store(const PackedMatrix& w, const TileLayout& layout, int64_t tile,
+                        const ActivationGroup* x, int64_t ldx, int64_t tokens, float* y,
+                        int64_t ldy) {
+  alignas(64) float totals[kChunkTokens * tiles * kRows];
+  memset(totals, 0, tokens * tiles * kRows * sizeof(float));
+  const uint8_t* data = w.data + tile * w.tile_bytes;
+  const int64_t groups = activation_groups(w.cols);
+  if constexpr (Format::kUnpack && tiles == 2) {
+    if (tokens > 2 * Format::kTokens) {
+      multiply_panels<Format, zero_points>(data, w.tile_bytes, layout, groups, x, ldx, tokens,
+                                           totals);
+    } else {
+      multiply_parts<Format, zero_points, tiles>(data, w.tile_bytes, layout, groups, x, ldx, tokens,
+                                                 totals);
+    }
+  } else {
+    multiply_parts<Format, zero_points, tiles>(data, w.tile_bytes, layout, groups, x, ldx, tokens,
+                                               totals);
+  }
+  const int64_t row = tile * kRows;
+  const int64_t rows = w.rows - row < tiles * kRows ? w.rows - row : tiles * kRows;
+  for (int64_t t = 0; t < tokens; ++t) {
+    memcpy(y + t * ldy + row, totals + t * tiles * kRows, rows * sizeof(float));
   }
 }
 
@@ -173,27 +271,23 @@ template <class Format, bool zero_points>
 void multiply_tiles(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
                     const ActivationGroup* x, int64_t ldx, int64_t tokens, float* y, int64_t ldy) {
   const TileLayout layout = tile_layout(w.format, w.cols, kRows);
-  for (int64_t tile = tile_begin; tile < tile_end;) {
-    const int64_t left = tile_end - tile;
-    const int tiles = left >= 4 && tokens == 1 ? 4 : left >= 2 ? 2 : 1;
-    // In parts of as equal size as can be: 7 tokens are 4 and 3, not 6 and 1.
-    int64_t parts = (tokens + Format::kTokens - 1) / Format::kTokens;
-    for (int64_t t = 0; t < tokens; --parts) {
-      const int64_t n = (tokens - t + parts - 1) / parts;
-      const ActivationGroup* from = x + t * ldx;
-      float* to = y + t * ldy;
-      if (tiles == 4) {
-        multiply_and_store<Format, zero_points, 4, 1>(w, layout, tile, from, ldx, to, ldy);
-      } else if (tiles == 2) {
-        multiply_tokens<Format, zero_points, 2, Format::kTokens>(n, w, layout, tile, from, ldx, to,
-                                                                 ldy);
+  for (int64_t t = 0; t < tokens; t += kChunkTokens) {
+    const int64_t n = tokens - t < kChunkTokens ? tokens - t : kChunkTokens;
+    const ActivationGroup* from = x + t * ldx;
+    float* to = y + t * ldy;
+    for (int64_t tile = tile_begin; tile < tile_end;) {
+      const int64_t left = tile_end - tile;
+      if (left >= 4 && tokens == 1) {
+        multiply_and_store<Format, zero_points, 4>(w, layout, tile, from, ldx, n, to, ldy);
+        tile += 4;
+      } else if (left >= 2) {
+        multiply_and_store<Format, zero_points, 2>(w, layout, tile, from, ldx, n, to, ldy);
+        tile += 2;
       } else {
-        multiply_tokens<Format, zero_points, 1, Format::kTokens>(n, w, layout, tile, from, ldx, to,
-                                                                 ldy);
+        multiply_and_store<Format, zero_points, 1>(w, layout, tile, from, ldx, n, to, ldy);
+        tile += 1;
       }
-      t += n;
     }
-    tile += tiles;
   }
 }
 

@@ -175,7 +175,7 @@ void multiply_parts(const uint8_t* tile, size_t tile_bytes, const TileLayout& la
 
 // A panel: some groups of two tiles of int4 weights, unpacked once for many tokens. It looks like
 // a tile with blocks of one group whose steps are four bytes of a row.
-constexpr int kPanelGroups = 8;
+constexpr int kPanelGroups = 16;
 constexpr int kPanelZerosAt = kRows * sizeof(uint16_t);
 constexpr int kPanelDataAt = 32;
 constexpr int kPanelBlockBytes = kPanelDataAt + 8 * kStepBytes;
@@ -209,9 +209,9 @@ void unpack_panel(const uint8_t* tile, const TileLayout& layout, int64_t first, 
     _mm256_store_si256(to + 5, nibbles_at<5>(data));
     _mm256_store_si256(to + 6, nibbles_at<6>(data));
     _mm256_store_si256(to + 7, nibbles_at<7>(data));
-    // The same part of the next panel.
+    // The same part of the next panel, or the one after it.
     for (int at = 0; at < 3; ++at) {
-      __builtin_prefetch(data + kPanelGroups * 4 * kStepBytes * 9 / 8 + at * 64);
+      __builtin_prefetch(data + kPanelGroups * (kPanelZerosAt + 4 * kStepBytes) + at * 64);
     }
   }
 }
@@ -238,14 +238,16 @@ void multiply_panels(const uint8_t* tile, size_t tile_bytes, const TileLayout& l
 }
 
 // Tokens whose totals are kept at once: their activations of a panel stay in the cache.
-constexpr int kChunkTokens = 48;
+constexpr int kChunkTokens = 96;
 
 template <class Format, bool zero_points, int tiles>
 void multiply_and_store(const PackedMatrix& w, const TileLayout& layout, int64_t tile,
                         const ActivationGroup* x, int64_t ldx, int64_t tokens, float* y,
                         int64_t ldy) {
   alignas(64) float totals[kChunkTokens * tiles * kRows];
-  memset(totals, 0, tokens * tiles * kRows * sizeof(float));
+  for (int64_t i = 0; i < tokens * tiles; ++i) {
+    _mm256_store_ps(totals + i * kRows, _mm256_setzero_ps());
+  }
   const uint8_t* data = w.data + tile * w.tile_bytes;
   const int64_t groups = activation_groups(w.cols);
   if constexpr (Format::kUnpack && tiles == 2) {
@@ -261,9 +263,17 @@ void multiply_and_store(const PackedMatrix& w, const TileLayout& layout, int64_t
                                                totals);
   }
   const int64_t row = tile * kRows;
-  const int64_t rows = w.rows - row < tiles * kRows ? w.rows - row : tiles * kRows;
+  const int64_t rows = w.rows - row;
   for (int64_t t = 0; t < tokens; ++t) {
-    memcpy(y + t * ldy + row, totals + t * tiles * kRows, rows * sizeof(float));
+    float* to = y + t * ldy + row;
+    const float* from = totals + t * tiles * kRows;
+    if (rows >= tiles * kRows) {
+#pragma GCC unroll 4
+      for (int i = 0; i < tiles; ++i)
+        _mm256_storeu_ps(to + i * kRows, _mm256_load_ps(from + i * kRows));
+    } else {
+      memcpy(to, from, rows * sizeof(float));
+    }
   }
 }
 

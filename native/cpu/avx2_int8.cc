@@ -101,6 +101,7 @@ void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
     four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
     four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1));
     out->sum = _mm_cvtsi128_si32(four);
+    out->start = -kInt4DefaultZero * out->sum;
     // Packing goes by halves of registers; the permutation puts the 4-byte parts back in order.
     const I bytes = _mm256_packs_epi16(_mm256_packs_epi32(codes[0], codes[1]),
                                        _mm256_packs_epi32(codes[2], codes[3]));

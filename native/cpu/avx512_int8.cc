@@ -2,16 +2,18 @@
 //
 // vpdpbusd multiplies four unsigned bytes of a lane (weights: a lane is a row) with four signed
 // bytes (activations: the same for all lanes, broadcast from memory) and adds the sum to the lane.
-// A register tile is 2 tiles (32 rows) x 12 tokens or 4 tiles x 6 tokens: 24 of the 32 registers
-// are integer sums, which live for one group of 32 columns:
+// A register tile has up to 12 integer sums, which live for one group of 32 columns, and as many
+// floats, the totals:
 //
-//              token 0    token 1   ...                 for each of 8 x 4 columns:
-//   rows 0-15    sum        sum                           load and unpack the weights of 2 tiles
-//   rows 16-31   sum        sum                           for each token: broadcast 4 codes,
-//                                                           2 x vpdpbusd
-// Then the sums become floats, are scaled, and are added to the totals, which stay in the
-// first-level cache. int4 words are unpacked on the way: that takes other execution units than
-// vpdpbusd, so an unpacked copy would gain nothing.
+//              token 0    token 1  ..  token 5         for each of 8 x 4 columns:
+//   rows 0-15    sum        sum          sum             load and unpack the weights of 2 tiles
+//   rows 16-31   sum        sum          sum             for each token: broadcast 4 codes,
+//                                                          2 x vpdpbusd
+// Then the sums become floats and are added to the totals with their scales: 8 vpdpbusd, a
+// multiplication and a fused one compete for two execution units, so 80 % of the vpdpbusd peak is
+// the most that groups of 32 allow. With 24 sums and the totals in memory it was 65 % instead of
+// 74. int4 words are unpacked on the way: that takes other units, so a copy of unpacked weights
+// would gain nothing. That no register is spilled: objdump -d shows no zmm beside (%rsp).
 //
 // Weights are unsigned here: int4 as it is, int8 with 128 added. A sum starts at the negative of
 // what that and the zero point add to it: (zero + 128) * sum of the codes.
@@ -46,9 +48,7 @@ struct Int4 {
   static I zeros(const uint8_t* at) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
   }
-  static I start(I sum) {
-    return _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sum, 3));
-  }
+  static I start(I minus_8_sum) { return minus_8_sum; }
 };
 
 template <bool zero_points>
@@ -62,9 +62,7 @@ struct Int8 {
     const I z = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
     return _mm512_add_epi32(z, _mm512_set1_epi32(128));
   }
-  static I start(I sum) {
-    return _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sum, 7));
-  }
+  static I start(I minus_8_sum) { return _mm512_slli_epi32(minus_8_sum, 4); }
 };
 
 // sums += weights of columns 4 s .. 4 s + 3 times the tokens' codes.
@@ -87,15 +85,18 @@ __attribute__((always_inline)) inline void add_columns(const uint8_t* data, size
   }
 }
 
-// `tiles` neighbouring tiles times `tokens` tokens: totals [tokens][tiles * 16].
+// `tiles` neighbouring tiles times `tokens` tokens.
 template <class Format, bool zero_points, int tiles, int tokens>
-__attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
-                                        const TileLayout& layout, int64_t groups,
-                                        const ActivationGroup* x, int64_t ldx, float* totals) {
-#pragma GCC unroll 24
-  for (int i = 0; i < tiles * tokens; ++i) _mm512_store_ps(totals + i * kRows, _mm512_setzero_ps());
+__attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout& layout,
+                                        int64_t tile, const ActivationGroup* x, int64_t ldx,
+                                        float* y, int64_t ldy) {
+  const size_t tile_bytes = w.tile_bytes;
+  F totals[tiles * tokens];
+#pragma GCC unroll 12
+  for (int i = 0; i < tiles * tokens; ++i) totals[i] = _mm512_setzero_ps();
+  const int64_t groups = activation_groups(w.cols);
   const int groups_in_block = layout.block / kActivationGroup;
-  const uint8_t* block = tile;
+  const uint8_t* block = w.data + tile * tile_bytes;
   int in_block = 0;
   for (int64_t g = 0; g < groups; ++g, ++x) {
     const uint8_t* data = block + layout.data_at + in_block * Format::kGroupBytes;
@@ -109,16 +110,13 @@ __attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
     I sums[tiles * tokens];
 #pragma GCC unroll 12
     for (int t = 0; t < tokens; ++t) {
-      const I sum = _mm512_set1_epi32(x[t * ldx].sum);
+      const I start = _mm512_set1_epi32(zero_points ? -x[t * ldx].sum : x[t * ldx].start);
 #pragma GCC unroll 4
       for (int i = 0; i < tiles; ++i) {
-        if (zero_points) {
-          const I zeros = Format::zeros(block + i * tile_bytes + layout.zeros_at);
-          sums[i * tokens + t] =
-              _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_mullo_epi32(sum, zeros));
-        } else {
-          sums[i * tokens + t] = Format::start(sum);
-        }
+        sums[i * tokens + t] =
+            zero_points
+                ? _mm512_mullo_epi32(start, Format::zeros(block + i * tile_bytes + layout.zeros_at))
+                : Format::start(start);
       }
     }
     add_columns<Format, tiles, tokens, 0>(data, tile_bytes, x, ldx, sums);
@@ -140,34 +138,25 @@ __attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
       const F scale = _mm512_set1_ps(x[t * ldx].scale);
 #pragma GCC unroll 4
       for (int i = 0; i < tiles; ++i) {
-        float* total = totals + (t * tiles + i) * kRows;
-        const F sum = _mm512_cvtepi32_ps(sums[i * tokens + t]);
-        _mm512_store_ps(
-            total, _mm512_fmadd_ps(sum, _mm512_mul_ps(scales[i], scale), _mm512_load_ps(total)));
+        F& total = totals[i * tokens + t];
+        total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i * tokens + t]),
+                                _mm512_mul_ps(scales[i], scale), total);
       }
     }
-    // The totals stay in memory: compilers would otherwise spill sums for them.
-    __asm__ volatile("" : : : "memory");
     if (++in_block == groups_in_block) {
       in_block = 0;
       block += layout.block_bytes;
     }
   }
-}
-
-constexpr int kMostTokens = 12;  // with 2 tiles
-constexpr int kFewTokens = 6;    // with 4
-
-template <class Format, bool zero_points, int tiles, int tokens>
-void multiply_and_store(const PackedMatrix& w, const TileLayout& layout, int64_t tile,
-                        const ActivationGroup* x, int64_t ldx, float* y, int64_t ldy) {
-  alignas(64) float totals[tokens * tiles * kRows];
-  multiply<Format, zero_points, tiles, tokens>(w.data + tile * w.tile_bytes, w.tile_bytes, layout,
-                                               activation_groups(w.cols), x, ldx, totals);
-  const int64_t row = tile * kRows;
-  const int64_t rows = w.rows - row < tiles * kRows ? w.rows - row : tiles * kRows;
-  for (int t = 0; t < tokens; ++t) {
-    memcpy(y + t * ldy + row, totals + t * tiles * kRows, rows * sizeof(float));
+  // Of the last tile some rows may be missing.
+#pragma GCC unroll 12
+  for (int i = 0; i < tiles; ++i) {
+    const int64_t row = (tile + i) * kRows, rows = w.rows - row;
+    const auto exist = static_cast<__mmask16>(rows < kRows ? (1u << rows) - 1 : 0xffffu);
+#pragma GCC unroll 12
+    for (int t = 0; t < tokens; ++t) {
+      _mm512_mask_storeu_ps(y + t * ldy + row, exist, totals[i * tokens + t]);
+    }
   }
 }
 
@@ -177,33 +166,35 @@ void multiply_tokens(int64_t count, const PackedMatrix& w, const TileLayout& lay
                      const ActivationGroup* x, int64_t ldx, float* y, int64_t ldy) {
   if constexpr (most > 0) {
     if (count == most) {
-      multiply_and_store<Format, zero_points, tiles, most>(w, layout, tile, x, ldx, y, ldy);
+      multiply<Format, zero_points, tiles, most>(w, layout, tile, x, ldx, y, ldy);
     } else {
       multiply_tokens<Format, zero_points, tiles, most - 1>(count, w, layout, tile, x, ldx, y, ldy);
     }
   }
 }
 
+// The shapes of register tiles: 12 sums at most.
 template <class Format, bool zero_points>
 void multiply_tiles(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
                     const ActivationGroup* x, int64_t ldx, int64_t tokens, float* y, int64_t ldy) {
   const TileLayout layout = tile_layout(w.format, w.cols, kRows);
+  // Up to 12 tokens read the weights once.
+  const int together = tokens <= 3 ? 4 : tokens <= 6 || tokens > 12 ? 2 : 1;
   for (int64_t tile = tile_begin; tile < tile_end;) {
-    const int64_t left = tile_end - tile;
-    const int tiles = left >= 4 && tokens <= kFewTokens ? 4 : left >= 2 ? 2 : 1;
-    // In parts of as equal size as can be: 13 tokens are 7 and 6, not 12 and 1.
-    int64_t parts = (tokens + kMostTokens - 1) / kMostTokens;
+    const int tiles = tile_end - tile >= together ? together : 1;
+    // In parts of as equal size as can be: 13 tokens are 5, 4 and 4, not 6, 6 and 1.
+    const int64_t most = 12 / tiles;
+    int64_t parts = (tokens + most - 1) / most;
     for (int64_t t = 0; t < tokens; --parts) {
       const int64_t n = (tokens - t + parts - 1) / parts;
+      const ActivationGroup* xt = x + t * ldx;
+      float* yt = y + t * ldy;
       if (tiles == 4) {
-        multiply_tokens<Format, zero_points, 4, kFewTokens>(n, w, layout, tile, x + t * ldx, ldx,
-                                                            y + t * ldy, ldy);
+        multiply_tokens<Format, zero_points, 4, 3>(n, w, layout, tile, xt, ldx, yt, ldy);
       } else if (tiles == 2) {
-        multiply_tokens<Format, zero_points, 2, kMostTokens>(n, w, layout, tile, x + t * ldx, ldx,
-                                                             y + t * ldy, ldy);
+        multiply_tokens<Format, zero_points, 2, 6>(n, w, layout, tile, xt, ldx, yt, ldy);
       } else {
-        multiply_tokens<Format, zero_points, 1, kMostTokens>(n, w, layout, tile, x + t * ldx, ldx,
-                                                             y + t * ldy, ldy);
+        multiply_tokens<Format, zero_points, 1, 12>(n, w, layout, tile, xt, ldx, yt, ldy);
       }
       t += n;
     }
@@ -234,6 +225,7 @@ void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
     const I a = _mm512_maskz_cvtps_epi32(keep, _mm512_mul_ps(low, inverse));
     const I b = _mm512_maskz_cvtps_epi32(keep, _mm512_mul_ps(high, inverse));
     out->sum = _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+    out->start = -kInt4DefaultZero * out->sum;
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out->codes), _mm512_cvtepi32_epi8(a));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out->codes + 16), _mm512_cvtepi32_epi8(b));
   }

@@ -36,6 +36,8 @@ struct ActivationGroup {
   int8_t codes[kActivationGroup];
   float scale;
   int32_t sum;  // of the codes: what a zero point of the weights is multiplied with
+  int32_t
+      start;  // -8 * sum: what a sum of products with int4 weights without zero points starts at
 };
 static constexpr int64_t activation_groups(int64_t cols) {
   return (cols + kActivationGroup - 1) / kActivationGroup;

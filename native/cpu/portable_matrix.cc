@@ -327,7 +327,7 @@ void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
       finite = finite && size <= kMostFloat;
     }
     memset(out->codes, 0, sizeof(out->codes));
-    out->sum = 0;
+    out->sum = out->start = 0;
     out->scale = activation_scale(most, finite);
     if (!finite || out->scale == 0) continue;
     const float inverse = 127.f / most;
@@ -336,6 +336,7 @@ void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
       out->codes[k] = code;
       out->sum += code;
     }
+    out->start = -kInt4DefaultZero * out->sum;
   }
 }
 

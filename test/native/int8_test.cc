@@ -132,7 +132,8 @@ void test_quantize_activations(const Kernels& k) {
         const double bound = step == 0 ? 0x1p-100 : step * (0.5 + 128 * 3 * kEps);
         CHECK(std::abs(x[at] - step * code) <= bound, "%g became %d * %g", x[at], code, step);
       }
-      CHECK(sum == groups[g].sum, "sum %d, found %d", sum, groups[g].sum);
+      CHECK(sum == groups[g].sum && -8 * sum == groups[g].start, "sum %d, found %d, start %d", sum,
+            groups[g].sum, groups[g].start);
     }
   }
   for (float bad : {NAN, INFINITY, -INFINITY}) {

@@ -41,7 +41,7 @@ export interface LlamaInfo {
   /** Tokens that the KV cache holds for all sequences together. */
   kvCacheTokens: number;
   threads: number;
-  /** The kernel table: "portable", "avx2" or "avx512". */
+  /** The kernel table: "portable", "avx2", "avxvnni" or "avx512". */
   isa: string;
   chatFormat: 'llama2' | 'template' | 'none';
   memory: ModelMemory;

@@ -18,7 +18,7 @@ export type WeightFormat =
   | { type: 'int8' | 'int4'; group: 32 | 64 | 128; zeroPoints: boolean };
 
 export interface CpuInfo {
-  /** Kernel tables that this processor can run, best last ("portable", "avx2"). */
+  /** Kernel tables that this processor can run, best last (such as "portable", "avx2"). */
   available: string[];
   /** The table that is used (`ALTIPLANO_ISA` or the best). */
   selected: string;

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The native kernel test on the instruction sets that it must run on, not only on this machine's:
 #   - natively, every table
-#   - as a Haswell (AVX2, no AVX-512): the AVX-512 table must be left out, the others run
+#   - as a Haswell (AVX2 only): the AVX-VNNI and AVX-512 tables must be left out, the others run
 #   - as a Nehalem (SSE4.2, no AVX): only the portable table may be left, and must run
-# The emulation is Debian's qemu-user, which has no AVX-512. And no AVX2 or AVX-512 file may contribute
-# code that the linker could choose for everyone: their objects must have no weak symbols, optimised
-# or not.
+# The emulation is Debian's qemu-user, which has neither AVX-VNNI nor AVX-512. And no file for an
+# instruction set may contribute code that the linker could choose for everyone: their objects must
+# have no weak symbols, optimised or not.
 #
 #   scripts/test-isa.sh [--quick] [--sanitize]
 #     --quick     fewer shapes everywhere (under emulation always so)
@@ -27,6 +27,7 @@ cxx=${CXX:-g++}
 flags=(-std=c++20 -ffp-contract=off -fno-math-errno -Wall -Wextra -Werror -Inative -Itest/native)
 avx2=(-mavx2 -mfma -mf16c)
 # GCC 12 warns of its own headers' "undefined" operands (bug 105593).
+avxvnni=("${avx2[@]}" -mavxvnni)
 avx512=("${avx2[@]}" -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
   -Wno-uninitialized -Wno-maybe-uninitialized)
 sources=(native/cpu/{portable,portable_matrix,portable_attend,portable_convert,dispatch}.cc
@@ -38,6 +39,11 @@ case "$(uname -m)" in
     x86=true
     flags+=(-DALTIPLANO_X86)
     x86_sources=(native/cpu/avx2*.cc native/cpu/avx512*.cc)
+    # Compilers before GCC 11 do not know AVX-VNNI: its table is then left out.
+    if "$cxx" -mavxvnni -fsyntax-only -x c++ /dev/null 2> /dev/null; then
+      flags+=(-DALTIPLANO_AVXVNNI)
+      x86_sources+=(native/cpu/avxvnni*.cc)
+    fi
     ;;
 esac
 
@@ -47,7 +53,11 @@ unchecked=(-fno-sanitize=null,alignment,object-size,pointer-overflow)
 
 # isa_flags SOURCE: sets `isa` to the flags of the instruction set that a file is for.
 isa_flags() {
-  if [[ $1 == native/cpu/avx512* ]]; then isa=("${avx512[@]}"); else isa=("${avx2[@]}"); fi
+  case "$1" in
+    native/cpu/avx512*) isa=("${avx512[@]}") ;;
+    native/cpu/avxvnni*) isa=("${avxvnni[@]}") ;;
+    *) isa=("${avx2[@]}") ;;
+  esac
 }
 
 # build FOLDER FLAG...: compiles and links kernels_test; files for an instruction set with its flags.
@@ -102,7 +112,7 @@ if ! $x86; then
   exit 0
 fi
 
-echo "== shared code in AVX2 and AVX-512 files"
+echo "== shared code in AVX2, AVX-VNNI and AVX-512 files"
 check_no_shared_code build/test-isa/native/avx*.o
 for source in "${x86_sources[@]}"; do
   object=build/test-isa/unoptimised-$(basename "$source" .cc).o

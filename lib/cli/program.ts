@@ -39,7 +39,7 @@ Exit codes:
   0  done      1  failed: stderr says why      2  wrong usage      130  stopped by Ctrl-C
 
 Environment:
-  ALTIPLANO_ISA=portable|avx2  use this kernel table instead of the best one
+  ALTIPLANO_ISA=portable|avx2|avxvnni|avx512  use this kernel table instead of the best one
   ALTIPLANO_DEBUG=1            show the stack of errors
   NO_COLOR=1                   no colours
 `;

@@ -42,13 +42,17 @@ bool has_avx512() {
   return (b & kNeeded) == kNeeded && (c & bit_AVX512VNNI);
 }
 
+// AVX-VNNI; AVX2 presumed.
+bool has_avxvnni() {
+  constexpr unsigned kAvxVnni = 1u << 4;
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & kAvxVnni);
+}
+
 Int8Dot find_int8_dot() {
   if (!has_avx2()) return Int8Dot::kNone;
   if (has_avx512()) return Int8Dot::kAvx512Vnni;
-  constexpr unsigned kAvxVnni = 1u << 4;
-  unsigned a, b, c, d;
-  if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & kAvxVnni)) return Int8Dot::kAvxVnni;
-  return Int8Dot::kAvx2;
+  return has_avxvnni() ? Int8Dot::kAvxVnni : Int8Dot::kAvx2;
 }
 #endif
 
@@ -60,6 +64,10 @@ std::vector<const Kernels*> available_kernels() {
   static const bool kAvx2 = has_avx2();  // once: cpuid is slow in a virtual machine
   static const bool kAvx512 = kAvx2 && has_avx512();
   if (kAvx2) tables.push_back(&avx2_kernels());
+#if defined(ALTIPLANO_AVXVNNI)
+  static const bool kAvxVnni = kAvx2 && has_avxvnni();
+  if (kAvxVnni) tables.push_back(&avxvnni_kernels());
+#endif
   if (kAvx512) tables.push_back(&avx512_kernels());
 #endif
   return tables;

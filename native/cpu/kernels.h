@@ -145,6 +145,7 @@ struct Kernels {
 const Kernels& portable_kernels();
 #if defined(ALTIPLANO_X86)
 const Kernels& avx2_kernels();
+const Kernels& avxvnni_kernels();  // where ALTIPLANO_AVXVNNI is defined
 const Kernels& avx512_kernels();
 #endif
 

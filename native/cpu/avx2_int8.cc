@@ -27,7 +27,7 @@ struct Int4 {
     return first ? products : _mm256_add_epi16(sum, products);
   }
   static I finish(I sum) { return _mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
-  static I zero(I sum) { return _mm256_slli_epi32(sum, 3); }
+  static I start(const ActivationGroup& x) { return _mm256_set1_epi32(x.start); }
   static I zeros(const uint8_t* at) { return _mm256_cvtepu8_epi32(eight_bytes_at(at)); }
 };
 
@@ -53,7 +53,7 @@ struct Int8 {
     return first ? wide : _mm256_add_epi32(sum, wide);
   }
   static I finish(I sum) { return sum; }
-  static I zero(I) { return _mm256_setzero_si256(); }
+  static I start(const ActivationGroup&) { return _mm256_setzero_si256(); }
   static I zeros(const uint8_t* at) {
     return _mm256_and_si256(_mm256_cvtepi8_epi32(eight_bytes_at(at)), _mm256_set1_epi32(0xffff));
   }

@@ -26,7 +26,7 @@
 //   kGroupBytes                  of 32 columns of a tile
 //   kPrefetch, kUnpack           whether tiles come from memory; whether panels are unpacked for
 //                                many tokens
-//   I zero(sum)                  zero * sum of codes, without zero points
+//   I start(group)               -zero * sum of codes, without zero points
 //   Weights weights<s>(data)     columns 4 s .. 4 s + 3
 //   I add<first>(sum, w, codes)  sum + w . codes
 //   I finish(sum)                as 32-bit lanes
@@ -130,13 +130,16 @@ __attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
     }
 #pragma GCC unroll 8
     for (int t = 0; t < tokens; ++t) {
-      const I code_sum = _mm256_set1_epi32(x[t * ldx].sum);
-      const F scale = _mm256_broadcast_ss(&x[t * ldx].scale);
+      const ActivationGroup& group = x[t * ldx];
+      const I code_sum = _mm256_set1_epi32(group.sum);
+      const I start = Format::start(group);
+      const F scale = _mm256_broadcast_ss(&group.scale);
 #pragma GCC unroll 4
       for (int i = 0; i < tiles; ++i) {
+        I sum = Format::finish(sums[i * tokens + t]);
         // Both factors fit 16 bits: a sum of codes is at most 32 * 127.
-        const I zero = zero_points ? _mm256_madd_epi16(zeros[i], code_sum) : Format::zero(code_sum);
-        const I sum = _mm256_sub_epi32(Format::finish(sums[i * tokens + t]), zero);
+        sum = zero_points ? _mm256_sub_epi32(sum, _mm256_madd_epi16(zeros[i], code_sum))
+                          : _mm256_add_epi32(sum, start);
         float* total = totals + (t * tiles + i) * kRows;
         _mm256_store_ps(total,
                         _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(scales[i], scale),

@@ -23,10 +23,10 @@ export interface SchedulerOptions {
 /**
  * The prompt tokens in a step are limited to what takes about this long: while others wait for their
  * next token, so that a long prompt does not stop their streams; and alone, so that an arrival need
- * not wait long for its first step.
+ * not wait long for its first step: but steps of few tokens read all weights for little.
  */
 const SHARED_STEP_MS = 150;
-const LONE_STEP_MS = 1000;
+const LONE_STEP_MS = 3000;
 /** But at least this many, so that prompts get on. */
 const LEAST_PROMPT_TOKENS = 16;
 /** While the speed is not known. */

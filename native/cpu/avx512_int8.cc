@@ -85,11 +85,12 @@ __attribute__((always_inline)) inline void add_columns(const uint8_t* data, size
   }
 }
 
-// `tiles` neighbouring tiles times `tokens` tokens.
+// `tiles` neighbouring tiles times `tokens` tokens. Meanwhile a line of `ahead` is fetched per
+// group: weights that come later.
 template <class Format, bool zero_points, int tiles, int tokens>
 __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout& layout,
                                         int64_t tile, const ActivationGroup* x, int64_t ldx,
-                                        float* y, int64_t ldy) {
+                                        float* y, int64_t ldy, const uint8_t* ahead) {
   const size_t tile_bytes = w.tile_bytes;
   F totals[tiles * tokens];
 #pragma GCC unroll 12
@@ -107,6 +108,8 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
         __builtin_prefetch(data + i * tile_bytes + kPrefetchBytes + at);
       }
     }
+    __builtin_prefetch(ahead, 0, 2);
+    ahead += 64;
     I sums[tiles * tokens];
 #pragma GCC unroll 12
     for (int t = 0; t < tokens; ++t) {
@@ -163,12 +166,14 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
 // `count` (1 .. most) tokens, by the template for that number.
 template <class Format, bool zero_points, int tiles, int most>
 void multiply_tokens(int64_t count, const PackedMatrix& w, const TileLayout& layout, int64_t tile,
-                     const ActivationGroup* x, int64_t ldx, float* y, int64_t ldy) {
+                     const ActivationGroup* x, int64_t ldx, float* y, int64_t ldy,
+                     const uint8_t* ahead) {
   if constexpr (most > 0) {
     if (count == most) {
-      multiply<Format, zero_points, tiles, most>(w, layout, tile, x, ldx, y, ldy);
+      multiply<Format, zero_points, tiles, most>(w, layout, tile, x, ldx, y, ldy, ahead);
     } else {
-      multiply_tokens<Format, zero_points, tiles, most - 1>(count, w, layout, tile, x, ldx, y, ldy);
+      multiply_tokens<Format, zero_points, tiles, most - 1>(count, w, layout, tile, x, ldx, y, ldy,
+                                                            ahead);
     }
   }
 }
@@ -185,18 +190,22 @@ void multiply_tiles(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
     // In parts of as equal size as can be: 13 tokens are 5, 4 and 4, not 6, 6 and 1.
     const int64_t most = 12 / tiles;
     int64_t parts = (tokens + most - 1) / most;
+    // The next tiles, line by line, or where they have been fetched a line that is there.
+    const uint8_t* ahead = w.data + (tile + tiles) * w.tile_bytes;
+    const uint8_t* const ahead_end = ahead + tiles * w.tile_bytes;
     for (int64_t t = 0; t < tokens; --parts) {
       const int64_t n = (tokens - t + parts - 1) / parts;
       const ActivationGroup* xt = x + t * ldx;
       float* yt = y + t * ldy;
       if (tiles == 4) {
-        multiply_tokens<Format, zero_points, 4, 3>(n, w, layout, tile, xt, ldx, yt, ldy);
+        multiply_tokens<Format, zero_points, 4, 3>(n, w, layout, tile, xt, ldx, yt, ldy, ahead);
       } else if (tiles == 2) {
-        multiply_tokens<Format, zero_points, 2, 6>(n, w, layout, tile, xt, ldx, yt, ldy);
+        multiply_tokens<Format, zero_points, 2, 6>(n, w, layout, tile, xt, ldx, yt, ldy, ahead);
       } else {
-        multiply_tokens<Format, zero_points, 1, 12>(n, w, layout, tile, xt, ldx, yt, ldy);
+        multiply_tokens<Format, zero_points, 1, 12>(n, w, layout, tile, xt, ldx, yt, ldy, ahead);
       }
       t += n;
+      if (ahead < ahead_end) ahead += activation_groups(w.cols) * 64;
     }
     tile += tiles;
   }

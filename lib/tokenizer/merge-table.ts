@@ -64,17 +64,18 @@ export class MergeTable {
   private readonly mask: number;
   private readonly neighbours: PairFilter;
 
-  constructor(entries: readonly (MergeRule & { rank: number })[], characters: Characters) {
+  /** @param entries left, right, merged symbol and rank, four numbers for each merge */
+  constructor(entries: readonly number[], characters: Characters) {
     this.extraCodePoints = characters.extra;
     this.bmpSymbols = characters.bmp;
     this.astralSymbols = characters.astral;
-    const capacity = powerOfTwoFrom(Math.max(16, entries.length * 2));
+    const capacity = powerOfTwoFrom(Math.max(16, (entries.length / SLOT_WIDTH) * 2));
     this.mask = capacity - 1;
     this.slots = new Int32Array(capacity * SLOT_WIDTH).fill(-1);
-    for (const { left, right, merged, rank } of entries) {
-      let slot = this.firstSlot(left, right);
+    for (let entry = 0; entry < entries.length; entry += SLOT_WIDTH) {
+      let slot = this.firstSlot(entries[entry], entries[entry + 1]);
       while (this.slots[slot] >= 0) slot = this.nextSlot(slot);
-      this.slots.set([left, right, merged, rank], slot);
+      for (let i = 0; i < SLOT_WIDTH; i++) this.slots[slot + i] = entries[entry + i];
     }
     this.neighbours = new PairFilter(characters.pairs.length / 2);
     for (let index = 0; index < characters.pairs.length; index += 2) {
@@ -200,7 +201,7 @@ export function mergesOfPieces(vocabulary: SentencePieceVocabulary, file: string
   });
 
   const ranks = ranksOfScores(vocabulary.scores);
-  const entries: (MergeRule & { rank: number })[] = [];
+  const entries: number[] = []; // flat: sixty thousand objects would keep the garbage collector busy
   for (let id = 0; id < pieces.length; id++) {
     const piece = pieces[id];
     if (!isTextPiece(types[id])) continue;
@@ -209,7 +210,7 @@ export function mergesOfPieces(vocabulary: SentencePieceVocabulary, file: string
       const left = symbols.get(piece.slice(0, cut));
       if (left === undefined) continue;
       const right = symbols.get(piece.slice(cut));
-      if (right !== undefined) entries.push({ left, right, merged: id, rank: ranks[id] });
+      if (right !== undefined) entries.push(left, right, id, ranks[id]);
     }
   }
   return new MergeTable(entries, characters);
@@ -220,12 +221,20 @@ export function mergesOfRules(
   vocabulary: SentencePieceVocabulary,
   rules: readonly MergeRule[],
 ): MergeTable {
-  const entries = rules.map((rule, rank) => ({ ...rule, rank }));
+  const entries = rules.flatMap(({ left, right, merged }, rank) => [left, right, merged, rank]);
   return new MergeTable(entries, collectCharacters(vocabulary));
 }
 
 /** Rank 0 for the best score; equal scores share a rank. */
 function ranksOfScores(scores: Float32Array): Int32Array {
+  const ranks = new Int32Array(scores.length);
+  // Most vocabularies are in the order of their scores: nothing to sort.
+  let id = 1;
+  while (id < scores.length && scores[id] <= scores[id - 1]) {
+    ranks[id] = ranks[id - 1] + (scores[id] < scores[id - 1] ? 1 : 0);
+    id++;
+  }
+  if (id >= scores.length) return ranks;
   const sorted = Float32Array.from(new Set(scores)).sort().reverse();
   const rankOf = new Map<number, number>();
   sorted.forEach((score, rank) => {

@@ -71,14 +71,14 @@ __attribute__((always_inline)) inline void add_columns(const uint8_t* data, size
                                                        const ActivationGroup* x, int64_t ldx,
                                                        I (&sums)[tiles * tokens]) {
   I w[tiles];
-#pragma GCC unroll 4
+#pragma GCC unroll 2
   for (int i = 0; i < tiles; ++i) w[i] = Format::template weights<s>(data + i * tile_bytes);
 #pragma GCC unroll 12
   for (int t = 0; t < tokens; ++t) {
     int32_t codes;
     memcpy(&codes, x[t * ldx].codes + s * 4, sizeof(codes));
     const I broadcast = _mm512_set1_epi32(codes);
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (int i = 0; i < tiles; ++i) {
       sums[i * tokens + t] = _mm512_dpbusd_epi32(sums[i * tokens + t], w[i], broadcast);
     }
@@ -101,7 +101,7 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
   int in_block = 0;
   for (int64_t g = 0; g < groups; ++g, ++x) {
     const uint8_t* data = block + layout.data_at + in_block * Format::kGroupBytes;
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (int i = 0; i < tiles; ++i) {
 #pragma GCC unroll 9
       for (int at = 0; at < Format::kGroupBytes; at += 64) {
@@ -114,7 +114,7 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
 #pragma GCC unroll 12
     for (int t = 0; t < tokens; ++t) {
       const I start = _mm512_set1_epi32(zero_points ? -x[t * ldx].sum : x[t * ldx].start);
-#pragma GCC unroll 4
+#pragma GCC unroll 2
       for (int i = 0; i < tiles; ++i) {
         sums[i * tokens + t] =
             zero_points
@@ -131,7 +131,7 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
     add_columns<Format, tiles, tokens, 6>(data, tile_bytes, x, ldx, sums);
     add_columns<Format, tiles, tokens, 7>(data, tile_bytes, x, ldx, sums);
     F scales[tiles];
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (int i = 0; i < tiles; ++i) {
       scales[i] = _mm512_cvtph_ps(
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + i * tile_bytes)));
@@ -139,7 +139,7 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
 #pragma GCC unroll 12
     for (int t = 0; t < tokens; ++t) {
       const F scale = _mm512_set1_ps(x[t * ldx].scale);
-#pragma GCC unroll 4
+#pragma GCC unroll 2
       for (int i = 0; i < tiles; ++i) {
         F& total = totals[i * tokens + t];
         total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i * tokens + t]),
@@ -178,28 +178,28 @@ void multiply_tokens(int64_t count, const PackedMatrix& w, const TileLayout& lay
   }
 }
 
-// The shapes of register tiles: 12 sums at most.
+// Up to 12 tokens are multiplied with one tile after the other: the weights are then one stream,
+// which the processor and the prefetches of multiply() follow from tile to tile. More take two
+// tiles, for half the broadcasts, in parts of 6.
 template <class Format, bool zero_points>
 void multiply_tiles(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
                     const ActivationGroup* x, int64_t ldx, int64_t tokens, float* y, int64_t ldy) {
   const TileLayout layout = tile_layout(w.format, w.cols, kRows);
-  // Up to 12 tokens read the weights once.
-  const int together = tokens <= 3 ? 4 : tokens <= 6 || tokens > 12 ? 2 : 1;
+  const int together = tokens > 12 ? 2 : 1;
   for (int64_t tile = tile_begin; tile < tile_end;) {
     const int tiles = tile_end - tile >= together ? together : 1;
     // In parts of as equal size as can be: 13 tokens are 5, 4 and 4, not 6, 6 and 1.
     const int64_t most = 12 / tiles;
     int64_t parts = (tokens + most - 1) / most;
-    // The next tiles, line by line, or where they have been fetched a line that is there.
-    const uint8_t* ahead = w.data + (tile + tiles) * w.tile_bytes;
-    const uint8_t* const ahead_end = ahead + tiles * w.tile_bytes;
+    // Where there are several parts, the first reads the weights, and all fetch some of the next
+    // tiles. What was fetched already costs nothing to fetch.
+    const uint8_t* ahead = w.data + (parts > 1 ? tile + tiles : tile) * w.tile_bytes;
+    const uint8_t* const ahead_end = w.data + (tile + 2 * tiles) * w.tile_bytes;
     for (int64_t t = 0; t < tokens; --parts) {
       const int64_t n = (tokens - t + parts - 1) / parts;
       const ActivationGroup* xt = x + t * ldx;
       float* yt = y + t * ldy;
-      if (tiles == 4) {
-        multiply_tokens<Format, zero_points, 4, 3>(n, w, layout, tile, xt, ldx, yt, ldy, ahead);
-      } else if (tiles == 2) {
+      if (tiles == 2) {
         multiply_tokens<Format, zero_points, 2, 6>(n, w, layout, tile, xt, ldx, yt, ldy, ahead);
       } else {
         multiply_tokens<Format, zero_points, 1, 12>(n, w, layout, tile, xt, ldx, yt, ldy, ahead);

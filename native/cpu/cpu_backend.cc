@@ -373,11 +373,13 @@ class CpuBackend : public Backend {
     for (size_t p = 0; p < w.parts.size(); ++p) {
       const PackedMatrix& m = w.parts[p].matrix;
       const int64_t tiles = ceil_div(m.rows, k_.tile_rows);
-      // Kernels stream four tiles at once; but every thread should get something.
+      // Kernels multiply up to four tiles at once, or 32 rows with int8 activations; but every
+      // thread should get something.
       const int64_t by_size = kMatmulPieceBytes / static_cast<int64_t>(m.tile_bytes);
       const int64_t by_threads = ceil_div(tiles, 2 * pool_.threads());
+      const int64_t together = takes_int8(m) ? 32 / k_.tile_rows : 4;
       const int64_t per_piece =
-          4 * ceil_div(std::max<int64_t>(1, std::min(by_size, by_threads)), 4);
+          together * ceil_div(std::max<int64_t>(1, std::min(by_size, by_threads)), together);
       plan[p] = {pieces, tiles, per_piece};
       pieces += ceil_div(tiles, per_piece);
     }

@@ -21,9 +21,11 @@ namespace {
 
 // Waking a worker costs microseconds: jobs with fewer multiply-adds than this run on one thread.
 constexpr int64_t kSerialWork = 100'000;
-// Weight bytes that a thread takes at once: large against the cost of taking them (about 50 ns),
-// small against a layer, so that a thread that loses its core holds the others up only briefly.
-constexpr int64_t kMatmulPieceBytes = 64 << 10;
+// Weight bytes that a thread takes at once: large pieces first, because memory is read slowly where
+// a piece begins, then small ones, so that all threads end at nearly the same time. Small against a
+// layer: a thread that loses its core holds the others up only briefly.
+constexpr int64_t kLargePieceBytes = 256 << 10;
+constexpr int64_t kSmallPieceBytes = 32 << 10;
 // Queries (tokens x query heads) of one sequence whose attention is one piece of work: as many as
 // kernels compute together. With few tokens they come from several KV heads, up to kAttentionHeads:
 // kernels then read memory in longer stretches (of Llama 2 7B in f16, 128 KiB).
@@ -366,28 +368,35 @@ class CpuBackend : public Backend {
     struct PartPieces {
       int64_t first;  // piece
       int64_t tiles;  // in the part
-      int64_t tiles_per_piece;
+      int64_t large_pieces;
+      int64_t large, small;  // tiles in a piece
     };
     PartPieces plan[kMostParts];
     int64_t pieces = 0;
     for (size_t p = 0; p < w.parts.size(); ++p) {
       const PackedMatrix& m = w.parts[p].matrix;
       const int64_t tiles = ceil_div(m.rows, k_.tile_rows);
-      // Kernels multiply up to four tiles at once, or 32 rows with int8 activations; but every
-      // thread should get something.
-      const int64_t by_size = kMatmulPieceBytes / static_cast<int64_t>(m.tile_bytes);
-      const int64_t by_threads = ceil_div(tiles, 2 * pool_.threads());
+      // Kernels multiply up to four tiles at once, or 32 rows with int8 activations.
       const int64_t together = takes_int8(m) ? 32 / k_.tile_rows : 4;
-      const int64_t per_piece =
-          together * ceil_div(std::max<int64_t>(1, std::min(by_size, by_threads)), together);
-      plan[p] = {pieces, tiles, per_piece};
-      pieces += ceil_div(tiles, per_piece);
+      const auto tiles_of = [&](int64_t bytes) {
+        return together * ceil_div(std::max<int64_t>(1, bytes / m.tile_bytes), together);
+      };
+      const int64_t large = tiles_of(kLargePieceBytes), small = tiles_of(kSmallPieceBytes);
+      // Three quarters, the same number for each thread.
+      const int64_t large_each = tiles * 3 / 4 / (large * pool_.threads());
+      plan[p] = {pieces, tiles, large_each * pool_.threads(), large, small};
+      pieces += plan[p].large_pieces + ceil_div(tiles - plan[p].large_pieces * large, small);
     }
     run(pieces, w.rows * w.cols * tokens / std::max<int64_t>(pieces, 1), [&](int64_t piece) {
       size_t p = w.parts.size() - 1;
       while (plan[p].first > piece) --p;
-      const int64_t begin = (piece - plan[p].first) * plan[p].tiles_per_piece;
-      const int64_t end = std::min(begin + plan[p].tiles_per_piece, plan[p].tiles);
+      const PartPieces& part = plan[p];
+      const int64_t index = piece - part.first, behind_large = index - part.large_pieces;
+      const int64_t begin = behind_large < 0
+                                ? index * part.large
+                                : part.large_pieces * part.large + behind_large * part.small;
+      const int64_t end =
+          std::min(begin + (behind_large < 0 ? part.large : part.small), part.tiles);
       const PackedMatrix& m = w.parts[p].matrix;
       float* out = y + w.parts[p].first_row;
       if (takes_int8(m)) {

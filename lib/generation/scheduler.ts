@@ -26,7 +26,7 @@ export interface SchedulerOptions {
  * not wait long for its first step: but steps of few tokens read all weights for little.
  */
 const SHARED_STEP_MS = 150;
-const LONE_STEP_MS = 3000;
+const LONE_STEP_MS = 4000;
 /** But at least this many, so that prompts get on. */
 const LEAST_PROMPT_TOKENS = 16;
 /** While the speed is not known. */
@@ -250,18 +250,28 @@ export class Scheduler {
       items.push(this.#item(sequence, 1));
       budget--;
     }
-    budget = Math.min(maxStepTokens - items.length, this.#promptBudget(items.length > 0));
-    for (const [sequence, tokens] of sharePrompts(this.#running.filter(isPrompt), budget)) {
+    const prompts = this.#running.filter(isPrompt);
+    const promptBudget = this.#promptBudget(prompts, items.length > 0);
+    budget = Math.min(maxStepTokens - items.length, promptBudget);
+    for (const [sequence, tokens] of sharePrompts(prompts, budget)) {
       items.push(this.#item(sequence, tokens));
     }
     // A preemption for a later sequence may have taken the pages of an earlier item.
     return items.filter((item) => item.sequence.pages.length > 0);
   }
 
-  #promptBudget(isShared: boolean): number {
+  /** @param isShared whether other sequences wait for their next token */
+  #promptBudget(prompts: readonly Sequence[], isShared: boolean): number {
     if (this.#msPerPromptToken === 0) return FIRST_PROMPT_TOKENS;
     const ms = isShared ? SHARED_STEP_MS : LONE_STEP_MS;
-    return Math.max(LEAST_PROMPT_TOKENS, Math.floor(ms / this.#msPerPromptToken));
+    const tokens = Math.max(LEAST_PROMPT_TOKENS, Math.floor(ms / this.#msPerPromptToken));
+    if (isShared) return tokens;
+    // In even steps, so that no last one reads all weights for a few tokens.
+    const left = prompts.reduce((sum, sequence) => sum + uncached(sequence), 0);
+    const { maxStepTokens } = this.#options;
+    return Math.ceil(
+      left / Math.max(1, Math.round(left / tokens), Math.ceil(left / maxStepTokens)),
+    );
   }
 
   #item(sequence: Sequence, count: number): StepItem {

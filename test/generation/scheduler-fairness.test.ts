@@ -114,7 +114,25 @@ describe('shares of a step', () => {
     expect(long.hasEnded).toBe(false);
     await long.ended;
     // What the short one does not need is the long one's.
-    expect(engine.steps.filter((shares) => shares.length === 2)).toEqual([[10, 54]]);
+    expect(engine.steps.filter((shares) => shares.length === 2)).toEqual([[10, 53]]);
+  });
+
+  test('a lone prompt is cut into even steps: no last one reads all weights for a few tokens', async () => {
+    const { engine, scheduler } = setUp();
+    const first = new FakeTask(64, 1); // from here on the speed is known
+    scheduler.add(first);
+    await first.ended;
+    for (const [prompt, shares] of [
+      [65, [33, 32]],
+      [130, [44, 43, 43]],
+      [64, [64]],
+    ] as const) {
+      engine.steps.length = 0;
+      const task = new FakeTask(prompt, 1);
+      scheduler.add(task);
+      await task.ended;
+      expect(engine.steps.flat()).toEqual(shares);
+    }
   });
 
   test('with more prompts than a step has tokens, the oldest get on', async () => {

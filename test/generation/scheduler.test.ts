@@ -291,7 +291,7 @@ describe('removing', () => {
     await settle();
     engine.release();
     await settle();
-    expect(engine.plans.map(lengthsOf)).toEqual([[16], [16]]); // in the middle of its prompt
+    expect(engine.plans.map(lengthsOf)).toEqual([[16], [15]]); // in the middle of its prompt
     task.abort();
     expect(engine.cancels).toBe(1);
     expectIdle(scheduler);

@@ -1,0 +1,90 @@
+// What the decoding functions of the instructions work with. To add an instruction: write a
+// function `void decode_xyz(Decoder& d)` beside its execution and a row in its file's table. A
+// decoding function takes all modifiers and operands that it knows; whatever is left over is an
+// error, so that nothing is ignored by mistake.
+#pragma once
+
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "machine/program.h"
+
+namespace ptx_simulator {
+
+class Decoder {
+ public:
+  virtual ~Decoder() = default;
+
+  const Instruction& instruction() const { return *instruction_; }
+  Op& op() { return *op_; }
+
+  // --- modifiers, in the order they are written ---
+  // Takes the next modifier if it is this one.
+  bool take(std::string_view modifier);
+  // Takes the next one if it is among these; its index, or -1.
+  int take_one_of(std::initializer_list<std::string_view> modifiers);
+  // Takes the next one, which must be a type (among `allowed`, if any are given).
+  Type take_type(std::initializer_list<Type> allowed = {});
+  std::string_view peek() const;  // the next modifier, or ""
+  // Takes cache and L2 hints (.ca .cg .cs .cv .lu .L1::..., .L2::...), wherever they come next.
+  void take_cache_hints();
+  // Takes .weak .relaxed .acquire .release .acq_rel .volatile .mmio and the scope (.cta .cluster
+  // .gpu .sys), if they come next.
+  void take_memory_order();
+  // Takes the state space; generic if there is none. "shared::cta" is shared.
+  StateSpace take_space();
+
+  // --- operands ---
+  size_t operands() const;
+  const Operand& operand(size_t index) const;
+  // A value of `type`: register, immediate, symbol (its address), WARP_SZ. Registers may be wider
+  // than the type where PTX allows it. Appended to op().s.
+  Slot source(size_t index, Type type);
+  Slot source(const Operand& operand, Type type);
+  // Appended to op().d. `_` gives Slot::none().
+  Slot destination(size_t index, Type type);
+  Slot destination(const Operand& operand, Type type);
+  Slot predicate_source(const Operand& operand, bool& negated);
+  Slot predicate_destination(const Operand& operand);
+  // All elements of {a, b, ...}, or one operand alone.
+  std::vector<Slot> sources(size_t index, Type type);
+  std::vector<Slot> destinations(size_t index, Type type);
+  // [register + immediate], [symbol + immediate]: appends the base to op().s (64 bits for generic,
+  // global and constant, else 32 or 64 as written), sets op().immediate. Parameters of the kernel
+  // and .param variables of calls are given as addresses in the space of `space`.
+  Slot address(size_t index, StateSpace space);
+  // An operand that must be an immediate.
+  int64_t immediate(size_t index);
+
+  // Throws PtxError, naming the instruction.
+  [[noreturn]] void fail(const std::string& what) const;
+
+ protected:
+  const Instruction* instruction_ = nullptr;
+  Op* op_ = nullptr;
+  size_t next_modifier_ = 0;
+};
+
+using Decode = void (*)(Decoder& decoder);
+struct InstructionRow {
+  const char* opcode;
+  Decode decode;
+};
+// The instruction set, one table per file of instructions/.
+using InstructionTable = std::initializer_list<InstructionRow>;
+extern const InstructionTable kIntegerInstructions;
+extern const InstructionTable kFloatInstructions;  // f32 and f64
+extern const InstructionTable
+    kHalfInstructions;  // f16, bf16, packed: reached through kFloat's rows
+extern const InstructionTable kConvertInstructions;  // cvt
+extern const InstructionTable kMoveInstructions;     // mov, selp, prmt, cvta, special registers
+extern const InstructionTable kControlInstructions;  // bra, call, ret, exit, trap
+extern const InstructionTable kSyncInstructions;     // bar, shfl, vote, match, redux, fences
+extern const InstructionTable kMemoryInstructions;   // ld, st, prefetch, isspacep
+extern const InstructionTable kAtomicInstructions;   // atom, red
+extern const InstructionTable kAsyncInstructions;    // cp.async, ldmatrix
+extern const InstructionTable kMmaInstructions;
+
+}  // namespace ptx_simulator

@@ -1,0 +1,53 @@
+// Shared memory of a block, with a shadow that knows who touched each byte when.
+//
+// Two accesses by different threads, one of them a write, are a race unless a barrier (or, within a
+// warp, a bar.warp.sync) lies between them. Order is tracked with vector clocks: of warps for
+// barriers, of the lanes of a warp for bar.warp.sync; a record is ordered before an access if the
+// accessing thread has seen the clock that the record was made at. Atomics do not race with each
+// other. shfl, vote and the like order nothing, as in PTX.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace ptx_simulator {
+
+class Warp;
+struct Op;
+
+class SharedMemory {
+ public:
+  explicit SharedMemory(uint32_t size_bytes);
+  ~SharedMemory();
+
+  uint32_t size_bytes() const { return size_bytes_; }
+  uint8_t* bytes() { return bytes_.get(); }
+
+  enum class Access : uint8_t { kRead, kWrite, kAtomic };
+  // Checks and records one access of a warp: addresses[lane] are offsets into shared memory, width
+  // bytes each. Reports races, reads of bytes never written, unfinished asynchronous copies, and
+  // counts wavefronts. Bounds and alignment have been checked.
+  void access(Warp& warp, const Op& op, uint32_t mask, const uint32_t* addresses, int width,
+              Access kind);
+
+  // cp.async of `width` bytes to addresses[lane]; commit and wait of a thread's groups.
+  void copy_begins(Warp& warp, const Op& op, uint32_t mask, const uint32_t* addresses, int width);
+  void commit_group(Warp& warp, uint32_t mask);
+  void wait_group(Warp& warp, uint32_t mask, int pending_groups);  // at most so many stay open
+
+  // A barrier that the warps in `syncing` leave and those in `arriving` (bar.arrive) passed.
+  void barrier(uint32_t syncing, uint32_t arriving);
+  // bar.warp.sync of these lanes.
+  void warp_barrier(const Warp& warp, uint32_t lanes);
+  // Threads end: reports asynchronous copies left open.
+  void threads_exit(Warp& warp, const Op& op, uint32_t mask);
+
+ private:
+  uint32_t size_bytes_;
+  std::unique_ptr<uint8_t[]> bytes_;
+  struct Shadow;
+  std::unique_ptr<Shadow> shadow_;
+};
+
+}  // namespace ptx_simulator

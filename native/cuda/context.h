@@ -1,0 +1,86 @@
+// A device as it is used: its primary context, streams and events.
+#pragma once
+
+#include <cuda.h>
+
+#include <memory>
+#include <string>
+
+namespace altiplano::cuda {
+
+// What kernels and plans need to know of a device.
+struct DeviceProperties {
+  int ordinal = 0;
+  std::string name;
+  int major = 0, minor = 0;  // compute capability
+  size_t total_bytes = 0;
+  int multiprocessors = 0;
+  int shared_bytes_per_block = 0;  // with cuFuncSetAttribute
+  int shared_bytes_per_multiprocessor = 0;
+  int l2_bytes = 0;
+};
+
+// The primary context of a device, retained while this lives. Everything made in it holds it.
+class Context {
+ public:
+  // Throws Error.
+  explicit Context(int ordinal);
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  CUcontext get() const { return context_; }
+  const DeviceProperties& device() const { return device_; }
+  // Free memory of the device, for all processes.
+  size_t free_bytes() const;
+
+ private:
+  DeviceProperties device_;
+  CUcontext context_ = nullptr;
+};
+
+// Makes a context current for the calling thread, as long as this lives. Every call of the driver
+// needs one; threads of Node.js change, so it is never assumed.
+class CurrentContext {
+ public:
+  explicit CurrentContext(const Context& context);
+  ~CurrentContext();
+  CurrentContext(const CurrentContext&) = delete;
+  CurrentContext& operator=(const CurrentContext&) = delete;
+};
+
+// Work in order. It does not wait for the legacy default stream.
+class Stream {
+ public:
+  explicit Stream(std::shared_ptr<const Context> context);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  CUstream get() const { return stream_; }
+  const Context& context() const { return *context_; }
+  // Waits until all is done; an error of a kernel shows here. Throws Error.
+  void synchronize() const;
+
+ private:
+  std::shared_ptr<const Context> context_;
+  CUstream stream_ = nullptr;
+};
+
+// A point in a stream that the host can wait for.
+class Event {
+ public:
+  explicit Event(std::shared_ptr<const Context> context);
+  ~Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  void record(const Stream& stream);
+  void synchronize() const;  // at once if nothing was recorded
+
+ private:
+  std::shared_ptr<const Context> context_;
+  CUevent event_ = nullptr;
+};
+
+}  // namespace altiplano::cuda

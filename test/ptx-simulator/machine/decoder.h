@@ -55,6 +55,9 @@ class Decoder {
   // global and constant, else 32 or 64 as written), sets op().immediate. Parameters of the kernel
   // and .param variables of calls are given as addresses in the space of `space`.
   Slot address(size_t index, StateSpace space);
+  // How wide a register was declared: cvt and ld extend narrower results to that. For the other
+  // kinds of operands, 64.
+  int register_bits(const Operand& operand) const;
   // An operand that must be an immediate.
   int64_t immediate(size_t index);
 

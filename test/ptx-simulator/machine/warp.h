@@ -45,6 +45,7 @@ class Warp {
   const int index;       // in the block
   uint32_t live = 0;     // lanes that exist and have not exited
   uint32_t waiting = 0;  // lanes that wait at a barrier or .sync instruction
+  uint32_t carry = 0;    // the carry flag of each lane (add.cc, addc, ...)
   std::array<int32_t, kWarpSize> pc{};
   std::byte* registers = nullptr;        // aligned to 64
   const std::byte* constants = nullptr;  // of the program

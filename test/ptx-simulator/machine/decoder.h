@@ -13,9 +13,13 @@
 
 namespace ptx_simulator {
 
+class ProgramLayout;   // where everything lies: machine/layout.h
+class FunctionLayout;  // of one function in it
+
 class Decoder {
  public:
-  virtual ~Decoder() = default;
+  Decoder(ProgramLayout& program, FunctionLayout& function)
+      : program_(program), function_(function) {}
 
   const Instruction& instruction() const { return *instruction_; }
   Op& op() { return *op_; }
@@ -33,27 +37,36 @@ class Decoder {
   // Takes .weak .relaxed .acquire .release .acq_rel .volatile .mmio and the scope (.cta .cluster
   // .gpu .sys), if they come next.
   void take_memory_order();
-  // Takes the state space; generic if there is none. "shared::cta" is shared.
+  // Takes the state space; generic if there is none. "shared::cta" is shared, "param::entry" and
+  // "param::func" are param.
   StateSpace take_space();
 
   // --- operands ---
   size_t operands() const;
-  const Operand& operand(size_t index) const;
+  // Fails where there are not so many. An operand that was asked for counts as known.
+  const Operand& operand(size_t index);
   // A value of `type`: register, immediate, symbol (its address), WARP_SZ. Registers may be wider
-  // than the type where PTX allows it. Appended to op().s.
+  // than the type where PTX allows it (ld, st, cvt and the like); what lies above the type is then
+  // the instruction's to ignore or to fill. Appended to op().s; a kB128 appends two slots, low half
+  // first, and returns the low one.
   Slot source(size_t index, Type type);
   Slot source(const Operand& operand, Type type);
-  // Appended to op().d. `_` gives Slot::none().
+  // Appended to op().d likewise. `_` gives Slot::none().
   Slot destination(size_t index, Type type);
   Slot destination(const Operand& operand, Type type);
+  // Appended to op().s: a predicate, or an integer (all lanes false for 0, else true).
   Slot predicate_source(const Operand& operand, bool& negated);
+  // Appended to op().d; `_` is none.
   Slot predicate_destination(const Operand& operand);
   // All elements of {a, b, ...}, or one operand alone.
   std::vector<Slot> sources(size_t index, Type type);
   std::vector<Slot> destinations(size_t index, Type type);
   // [register + immediate], [symbol + immediate]: appends the base to op().s (64 bits for generic,
-  // global and constant, else 32 or 64 as written), sets op().immediate. Parameters of the kernel
-  // and .param variables of calls are given as addresses in the space of `space`.
+  // global and constant, else 32 or 64 as written: look at Slot::bytes), sets op().immediate and
+  // op().space. That is `space`, with one exception: parameters of the kernel are offsets in its
+  // parameter buffer (kParam), but .param variables of calls and parameters of .func functions lie
+  // in the thread's local memory, so op().space becomes kLocal for them. Addresses in shared and
+  // local memory count from the beginning of the block's and of the thread's memory.
   Slot address(size_t index, StateSpace space);
   // How wide a register was declared: cvt and ld extend narrower results to that. For the other
   // kinds of operands, 64.
@@ -61,13 +74,36 @@ class Decoder {
   // An operand that must be an immediate.
   int64_t immediate(size_t index);
 
+  // --- jumps (instructions/control.cc) ---
+  // The op that a label names: an index into Program::ops.
+  int32_t label(size_t index);
+  // The index in Program::branch_tables of the .branchtargets that an operand names.
+  int32_t branch_table(size_t index);
+  // The first op of the function that a `call` names. Its arguments and results are no operands of
+  // the call's op: ops before and behind it copy them (machine/call_parameters.cc).
+  int32_t callee();
+
   // Throws PtxError, naming the instruction.
   [[noreturn]] void fail(const std::string& what) const;
 
- protected:
+  // Decodes one instruction into `op`, whose line and guard it sets as well.
+  void decode(const Instruction& instruction, Op& op);
+
+ private:
+  bool is_relaxed() const;
+  void require_index(size_t index) const;
+  void check_register(const Operand& operand, Type register_type, Type type) const;
+  Slot value_of(const Operand& operand, Type type);
+  Slot symbol_address(const Operand& operand, Type type);
+  Slot predicate_constant(bool value);
+
+  ProgramLayout& program_;
+  FunctionLayout& function_;
   const Instruction* instruction_ = nullptr;
   Op* op_ = nullptr;
   size_t next_modifier_ = 0;
+  uint64_t known_operands_ = 0;  // a bit each
+  bool kernel_parameters_ = false;
 };
 
 using Decode = void (*)(Decoder& decoder);
@@ -75,7 +111,9 @@ struct InstructionRow {
   const char* opcode;
   Decode decode;
 };
-// The instruction set, one table per file of instructions/.
+// The instruction set, one table per file of instructions/. Where several tables have a row for an
+// opcode ("add"), the last type among the modifiers decides: f16, bf16 and packed ones take Half's
+// row or, if it has none, Float's; f32, f64 and tf32 take Float's; all others any other table's.
 using InstructionTable = std::initializer_list<InstructionRow>;
 extern const InstructionTable kIntegerInstructions;
 extern const InstructionTable kFloatInstructions;  // f32 and f64

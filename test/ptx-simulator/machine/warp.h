@@ -26,6 +26,10 @@ inline constexpr int kBarriers = 16;
 
 class Block;
 
+// How mma adds up (instructions/mma.cc). Not specified by PTX, but fixed for a device: equal operands
+// give equal bits, in whatever launch.
+enum class AccumulationOrder : uint8_t { kBlocks, kSequence, kTree, kNarrowBlocks };
+
 // What all blocks of a launch share. Read-only while it runs, but for `stop`.
 struct LaunchContext {
   const Program* program = nullptr;
@@ -37,6 +41,7 @@ struct LaunchContext {
   uint64_t seed = 0;
   int device = 0;
   int multiprocessors = 108;
+  AccumulationOrder accumulation_order = AccumulationOrder::kBlocks;
 };
 
 class Warp {

@@ -27,17 +27,23 @@ class SharedMemory {
   enum class Access : uint8_t { kRead, kWrite, kAtomic };
   // Checks and records one access of a warp: addresses[lane] are offsets into shared memory, width
   // bytes each. Reports races, reads of bytes never written, unfinished asynchronous copies, and
-  // counts wavefronts. Bounds and alignment have been checked.
+  // counts wavefronts. Bounds and alignment have been checked. `values` are what a write is going
+  // to write, width bytes for each lane: lanes that write the same to one place do not race.
   void access(Warp& warp, const Op& op, uint32_t mask, const uint32_t* addresses, int width,
-              Access kind);
+              Access kind, const uint8_t* values = nullptr);
 
-  // cp.async of `width` bytes to addresses[lane]; commit and wait of a thread's groups.
-  void copy_begins(Warp& warp, const Op& op, uint32_t mask, const uint32_t* addresses, int width);
+  // cp.async of `width` bytes to addresses[lane], of which the first source_bytes[lane] come from
+  // sources[lane] and the rest are zeros; commit and wait of a thread's groups.
+  void copy_begins(Warp& warp, const Op& op, uint32_t mask, const uint32_t* addresses, int width,
+                   const uint8_t* const* sources, const uint32_t* source_bytes);
   void commit_group(Warp& warp, uint32_t mask);
   void wait_group(Warp& warp, uint32_t mask, int pending_groups);  // at most so many stay open
+  void wait_all(Warp& warp, uint32_t mask);                        // uncommitted copies too
 
-  // A barrier that the warps in `syncing` leave and those in `arriving` (bar.arrive) passed.
-  void barrier(uint32_t syncing, uint32_t arriving);
+  // A warp executes bar.arrive: what it did until now comes before whatever follows the barrier.
+  void arrive(int barrier, int warp);
+  // A barrier is complete: the warps in `syncing` leave it.
+  void barrier(int barrier, uint32_t syncing);
   // bar.warp.sync of these lanes.
   void warp_barrier(const Warp& warp, uint32_t lanes);
   // Threads end: reports asynchronous copies left open.

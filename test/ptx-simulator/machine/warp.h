@@ -26,8 +26,8 @@ inline constexpr int kBarriers = 16;
 
 class Block;
 
-// How mma adds up (instructions/mma.cc). Not specified by PTX, but fixed for a device: equal operands
-// give equal bits, in whatever launch.
+// How mma adds up (instructions/mma.cc). Not specified by PTX, but fixed for a device: equal
+// operands give equal bits, in whatever launch.
 enum class AccumulationOrder : uint8_t { kBlocks, kSequence, kTree, kNarrowBlocks };
 
 // What all blocks of a launch share. Read-only while it runs, but for `stop`.
@@ -103,6 +103,7 @@ class Block {
   const std::array<uint32_t, 3> index;
   SharedMemory shared;
   Counters counters;
+  AllocationCache allocation_cache;
   std::vector<std::byte> local;  // Program::local_bytes for each thread, one after the other
 
   std::array<uint32_t, 3> thread_index(int thread) const;

@@ -21,6 +21,10 @@ class SharedMemory {
   explicit SharedMemory(uint32_t size_bytes);
   ~SharedMemory();
 
+  // As if new: nothing was ever written, whatever the bytes are (the next block of the same
+  // launch).
+  void reset();
+
   uint32_t size_bytes() const { return size_bytes_; }
   uint8_t* bytes() { return bytes_.get(); }
 

@@ -1,5 +1,6 @@
 // Multiplication of activations with weight matrices: what the rest of the CUDA backend knows of
-// it. Layouts of packed weights, tiles and kernels are the business of the implementation.
+// it. Layouts of packed weights, tiles and kernels are the business of the implementation
+// (matmul_parameters.h, docs/cuda-kernels.md).
 //
 // Activations are f16, sums are f32. Weights of any canonical format (docs/weight-formats.md) come
 // in canonical rows on the device and are packed there, once.
@@ -9,35 +10,46 @@
 
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "backend.h"
 #include "cuda/kernel.h"
+#include "cuda/matmul_parameters.h"
 #include "cuda/memory.h"
 #include "util/weight_format.h"
 
 namespace altiplano::cuda {
 
-// What becomes of the products y[T][rows] = x[T][cols] W^T.
-enum class Epilogue : uint8_t {
-  kStoreF16,  // y, rounded to f16
-  kStoreF32,  // y
+// kGateUp is for a matrix of two halves, rows / 2 rows of gate and as many of up, whose product
+// becomes silu(gate) * up (Epilogue::kSiluMulF16, and no other). Both halves have one format.
+enum class RowOrder : uint8_t { kPlain, kGateUp };
+
+struct MatrixShape {
+  WeightFormat format;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  RowOrder order = RowOrder::kPlain;
+  // Multiplies int8 by int8: activations are quantized with a scale per token, and the weights, of
+  // whatever format, to int8 with a scale per row.
+  bool int8_activations = false;
 };
 
 // A weight matrix [rows][cols] in the layout of its kernels.
 struct PackedMatrix {
-  WeightFormat format;
-  int64_t rows = 0;
-  int64_t cols = 0;
+  MatrixShape shape;
   DeviceMemory memory;
-  // Parts of `memory`; what they point to is the implementation's.
+  // The rest is the implementation's.
+  MatmulKind kind = MatmulKind::kF16;
+  int64_t panels = 0;
+  int64_t slices = 0;
+  int64_t groups = 0;
   CUdeviceptr values = 0;
   CUdeviceptr scales = 0;
   CUdeviceptr zeros = 0;
 };
 
 // Rows row_begin .. row_begin + rows - 1 of a matrix in canonical form, in device memory, each
-// array aligned to 256 bytes. `zeros` is 0 without zero points, `scales` too for float types.
+// array aligned to 256 bytes. `zeros` is 0 without zero points, `scales` too for float types. With
+// RowOrder::kGateUp rows of gate come before those of up, and one stretch has rows of one of them.
 struct CanonicalOnDevice {
   int64_t row_begin = 0;
   int64_t rows = 0;
@@ -46,16 +58,24 @@ struct CanonicalOnDevice {
   CUdeviceptr zeros = 0;
 };
 
-// Stretches of rows that are packed by one call begin at multiples of this.
-inline constexpr int64_t kPackRows = 256;
+// Stretches of rows that are packed by one call begin at multiples of this (of gate and up: each
+// counted from its own first row), and have a multiple of it but for the last one.
+inline constexpr int64_t kPackRows = 2;
+
+// Activations in int8: x = value * scale of the token. Rows begin at multiples of `stride` bytes, a
+// multiple of 16.
+struct QuantizedRows {
+  CUdeviceptr values = 0;
+  CUdeviceptr scales = 0;  // f32
+  int64_t stride = 0;
+};
 
 class Matmul {
  public:
   virtual ~Matmul() = default;
 
   // --- loading --------------------------------------------------------------------------------
-  // Bytes of device memory that a packed matrix takes. Also static, below, for estimates.
-  virtual PackedMatrix allocate(WeightFormat format, int64_t rows, int64_t cols) = 0;
+  virtual PackedMatrix allocate(const MatrixShape& shape) = 0;
   // Packs some rows. All rows come once, in any order. Asynchronous.
   virtual void pack(const Stream& stream, const CanonicalOnDevice& from, PackedMatrix& to) = 0;
   // Allocates what the largest step needs beside x and y. Before the first multiply().
@@ -63,21 +83,26 @@ class Matmul {
   virtual size_t workspace_bytes() const = 0;
 
   // --- a step ---------------------------------------------------------------------------------
-  // y[t * y_stride + r] for t < tokens, r < w.rows from x[t * x_stride + k], k < w.cols: x is f16,
-  // y as the epilogue says. x is aligned to 16 bytes and x_stride a multiple of 8; y_stride and the
-  // beginning of y are anything. Rows of x beyond `tokens` may be read (they exist, up to the
-  // largest step), not written; the same for columns up to x_stride (what stands there is finite).
+  // y[t * y_stride + r] for t < tokens, r < rows from x[t * x_stride + k], k < w.cols: x is f16, y
+  // as the epilogue says. x is aligned to 16 bytes and x_stride a multiple of 8; y_stride and the
+  // beginning of y are anything, but multiples of 16 bytes are faster. Nothing beyond `tokens` and
+  // `cols` is used. For matrices with int8_activations x is quantized first.
   // Asynchronous, no allocation, no synchronisation; which kernels are launched depends on shapes
   // and `tokens` only.
   virtual void multiply(const Stream& stream, const PackedMatrix& w, CUdeviceptr x,
                         int64_t x_stride, int64_t tokens, Epilogue epilogue, CUdeviceptr y,
                         int64_t y_stride) = 0;
+  // The same with activations that are int8 already; w has int8_activations.
+  virtual void multiply_quantized(const Stream& stream, const PackedMatrix& w,
+                                  const QuantizedRows& x, int64_t tokens, Epilogue epilogue,
+                                  CUdeviceptr y, int64_t y_stride) = 0;
 };
 
 std::unique_ptr<Matmul> make_matmul(KernelLibrary& kernels);
 
-// Bytes that allocate() and prepare() will take, without a device.
-uint64_t packed_bytes(WeightFormat format, int64_t rows, int64_t cols);
-uint64_t matmul_workspace_bytes(const StepLimits& limits);
+// Bytes that allocate() and prepare() will take, without a device. The workspace depends on the
+// number of multiprocessors.
+uint64_t packed_bytes(const MatrixShape& shape);
+uint64_t matmul_workspace_bytes(const StepLimits& limits, int multiprocessors);
 
 }  // namespace altiplano::cuda

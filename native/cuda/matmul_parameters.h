@@ -1,0 +1,144 @@
+// What host and device agree on about matrix multiplication: the packed layout of weights, the tile
+// shapes of the kernels, and the argument that they take. See docs/cuda-kernels.md.
+#pragma once
+
+#include <cstdint>
+
+namespace altiplano::cuda {
+
+// What becomes of the products y[T][rows] = x[T][cols] W^T.
+enum class Epilogue : uint8_t {
+  kStoreF16,    // y, rounded to f16
+  kStoreF32,    // y
+  kAddF32,      // y += products: the residual stream
+  kSiluMulF16,  // y[T][rows / 2] = silu(gate) * up, rounded to f16; for RowOrder::kGateUp
+};
+
+// --- the packed layout --------------------------------------------------------------------------
+// Weights lie in panels of 64 rows; a panel in slices of columns, as many as 128 bytes of
+// activations; a slice in 4 strips of 16 rows; a strip in blocks of 512 bytes, 16 for each lane of
+// a warp, in the order in which the lane's `mma` fragments take them. So every copy and every load
+// of weights is 16 bytes wide and consecutive.
+
+inline constexpr int kPanelRows = 64;
+inline constexpr int kSliceBytes = 128;  // of activations: 64 in f16, 128 in int8
+// Rows and columns are padded to multiples of these, so that kernels need no bounds for weights:
+// the rows of the largest tile, the columns of the longest stage.
+inline constexpr int kPaddedRows = 256;
+inline constexpr int kPaddedCols = 128;
+
+// How weights are kept and multiplied; one kernel file each.
+enum class MatmulKind : uint8_t {
+  kF16,   // f16, from any float type
+  kInt8,  // int8 groups, f16 activations
+  kInt4,  // int4 groups, f16 activations
+  kW8A8,  // int8 with an f32 scale per row, int8 activations with an f32 scale per token
+};
+inline constexpr int kMatmulKinds = 4;
+
+// Bytes of a slice of a panel.
+constexpr int panel_slice_bytes(MatmulKind kind) {
+  switch (kind) {
+    case MatmulKind::kF16:
+    case MatmulKind::kW8A8:
+      return 8192;
+    case MatmulKind::kInt8:
+      return 4096;
+    case MatmulKind::kInt4:
+      return 2048;
+  }
+  return 0;
+}
+
+constexpr int slice_cols(MatmulKind kind) { return kind == MatmulKind::kW8A8 ? 128 : 64; }
+constexpr bool has_groups(MatmulKind kind) {
+  return kind == MatmulKind::kInt8 || kind == MatmulKind::kInt4;
+}
+
+// Groups of the smallest size (32) in a slice.
+inline constexpr int kMostSliceGroups = 2;
+
+// --- tiles --------------------------------------------------------------------------------------
+
+// A block computes `rows` x `tokens` outputs with row_warps x token_warps warps; a stage of its
+// ring holds `slices` of the columns.
+struct Tile {
+  int rows;
+  int tokens;
+  int row_warps;
+  int token_warps;
+  int slices;
+  int stages;
+  int blocks;  // that a multiprocessor of sm_80 holds at once
+
+  constexpr int threads() const { return row_warps * token_warps * 32; }
+  constexpr int weight_bytes(MatmulKind kind) const {  // of a stage
+    return rows / kPanelRows * slices * panel_slice_bytes(kind);
+  }
+  constexpr int activation_bytes() const { return tokens * slices * kSliceBytes; }
+  constexpr int scale_bytes(MatmulKind kind) const {
+    return has_groups(kind) ? rows * slices * kMostSliceGroups * 2 : 0;
+  }
+  constexpr int zero_bytes(MatmulKind kind) const { return scale_bytes(kind) / 2; }
+  constexpr int stage_bytes(MatmulKind kind) const {
+    return weight_bytes(kind) + activation_bytes() + scale_bytes(kind) + zero_bytes(kind);
+  }
+  constexpr int shared_bytes(MatmulKind kind) const { return stages * stage_bytes(kind); }
+};
+
+// Up to 64 tokens, four warps of 32 rows each: no weight is unpacked twice, and two blocks (int4
+// for few tokens: three) on a multiprocessor keep loading while one waits. Above, warps of 64 x 64:
+// the fewest bytes of shared memory for a multiply-add that the registers allow.
+inline constexpr int kTiles = 5;
+constexpr Tile tile_of(MatmulKind kind, int index) {
+  const bool int4 = kind == MatmulKind::kInt4;
+  switch (index) {
+    case 0:
+      return {128, 8, 4, 1, int4 ? 2 : 1, 4, int4 ? 3 : 2};
+    case 1:
+      return {128, 16, 4, 1, int4 ? 2 : 1, 4, int4 ? 3 : 2};
+    case 2:
+      return {128, 32, 4, 1, int4 ? 2 : 1, 4, 2};
+    case 3:
+      return {128, 64, 4, 1, 1, has_groups(kind) ? 4 : 3, 2};
+    default:
+      return {256, 128, 4, 2, 1, has_groups(kind) ? 4 : 3, 1};
+  }
+}
+
+// --- the argument -------------------------------------------------------------------------------
+
+// The work of a launch is a line of units: all stages of the first output tile, then those of the
+// second, and so on. Blocks take equal stretches of it; where a stretch ends within a tile, partial
+// sums meet in `partials`.
+struct MatmulParameters {
+  const uint8_t* values;  // packed weights
+  // has_groups: f16 [panels][groups][64]; W8A8: f32 [rows]
+  const void* scales;
+  // [panels][groups][64] bytes; null without zero points. int8: the zero point + 128.
+  const uint8_t* zeros;
+  const uint8_t* x;       // [tokens][x_stride_bytes]: f16 or int8
+  const float* x_scales;  // [tokens] for W8A8
+  void* y;                // [tokens][y_stride]
+  float* partials;        // [2 * blocks][tile tokens][tile rows]
+  uint32_t* counters;     // [blocks], zero between launches
+
+  int64_t x_stride_bytes;
+  int64_t y_stride;    // elements
+  int32_t tokens;      // T
+  int32_t rows;        // as they are packed, without the padding; see RowOrder
+  int32_t cols_bytes;  // of a row of x, without padding
+  int32_t slices;      // of a panel
+  int32_t groups;      // of a row, padding included
+  int32_t group_shift;
+  int32_t row_tiles;
+  int32_t token_tiles;
+  int32_t tile_units;   // stages of a tile
+  int32_t block_units;  // units of a block; the first `longer_blocks` have one more
+  int32_t longer_blocks;
+  Epilogue epilogue;
+  uint8_t wide_stores;  // y and its stride allow aligned stores of four elements
+  uint8_t read_once;    // a single token tile: weights need not stay in L2
+};
+
+}  // namespace altiplano::cuda

@@ -18,10 +18,18 @@
 
 namespace altiplano {
 
+// What a buffer is for; a device chooses the element type by it.
+enum class BufferKind : uint8_t {
+  kResidual,      // the residual stream, and what is added to it
+  kMatmulInput,   // what a matmul multiplies
+  kMatmulOutput,  // what a matmul writes and other operations go on with
+};
+
 // Rows of float activations on the device.
 class Buffer {
  public:
   virtual ~Buffer() = default;
+  virtual size_t bytes() const = 0;
 };
 
 // A weight matrix [rows][cols], packed for the device.
@@ -54,6 +62,13 @@ class MatrixSource {
   virtual void read(const MatrixSlice& slice, uint8_t* out) const = 0;
 };
 
+// What a Linear is for.
+enum class LinearUse : uint8_t {
+  kMatmul,
+  kEmbedding,         // embed() alone
+  kEmbeddingAndHead,  // a tied embedding: embed() and logits()
+};
+
 // One of the matrices that are stacked to a Linear (q, k, v; gate, up), with the format it is kept
 // in.
 struct MatrixPart {
@@ -66,6 +81,19 @@ struct LoadMonitor {
   std::atomic<int64_t> done_bytes{0};
   std::atomic<int64_t> total_bytes{0};
   std::atomic<bool> cancelled{false};
+};
+
+// Reads and converts tensors on the host, for backends of devices that have no files.
+class RowReader {
+ public:
+  virtual ~RowReader() = default;
+  // Values of any file type to f32, exact.
+  virtual void to_float(FileType type, const uint8_t* raw, int64_t count, float* out) = 0;
+  // Rows row_begin .. row_begin + rows - 1 of a part in its canonical format, on several threads.
+  // The arrays of `out` have room for them. Throws Error with the name of the tensor, also
+  // ALTIPLANO_ABORTED when the monitor is cancelled.
+  virtual void read(const MatrixPart& part, int64_t row_begin, int64_t rows,
+                    const CanonicalArrays& out, LoadMonitor& monitor) = 0;
 };
 
 // The part of a tensor-parallel group that this process computes. Size 1 is all of the model.
@@ -128,13 +156,13 @@ class Backend {
   virtual ~Backend() = default;
 
   // --- loading --------------------------------------------------------------------------------
-  virtual std::unique_ptr<Buffer> allocate(int64_t rows, int64_t cols) = 0;
+  virtual std::unique_ptr<Buffer> allocate(int64_t rows, int64_t cols, BufferKind kind) = 0;
   // Values of any file type to f32, exact, on the host.
   virtual void to_float(FileType type, const uint8_t* raw, int64_t count, float* out) = 0;
   virtual std::unique_ptr<Buffer> upload(const float* values, int64_t count) = 0;
   // Stacks the parts by rows (all have the same number of columns). Throws Error, also
   // ALTIPLANO_ABORTED when the monitor is cancelled.
-  virtual std::unique_ptr<Linear> prepare(std::span<const MatrixPart> parts,
+  virtual std::unique_ptr<Linear> prepare(std::span<const MatrixPart> parts, LinearUse use,
                                           LoadMonitor& monitor) = 0;
   // The KV cache, and what rotary positions need.
   virtual void prepare_attention(const AttentionShape& shape) = 0;
@@ -145,6 +173,9 @@ class Backend {
   // Takes over the batch (valid until the step ends), replaces references to earlier choices by
   // token ids, and copies the pages that it asks to be copied.
   virtual void begin_step(const Batch& batch) = 0;
+  // After a step that failed or was cancelled between its operations: waits for what of it still
+  // runs.
+  virtual void abandon_step() noexcept = 0;
   // x[T][D] = rows of the embedding for the step's tokens
   virtual void embed(const Linear& embedding, Buffer& x) = 0;
   // out[T][D] = rmsnorm(x) * weight
@@ -169,7 +200,22 @@ class Backend {
 
   // --- memory ---------------------------------------------------------------------------------
   virtual size_t kv_bytes() const = 0;
-  virtual size_t scratch_bytes() const = 0;  // of prepare_steps()
+  virtual size_t scratch_bytes() const = 0;  // of prepare_attention() and prepare_steps(), else
+};
+
+// The shape of a part of a Linear.
+struct PartShape {
+  WeightFormat format;
+  int64_t rows;
+  int64_t cols;
+};
+
+// Bytes that a backend will take for something, without making it.
+struct BackendSizes {
+  uint64_t (*buffer)(int64_t rows, int64_t cols, BufferKind kind);
+  uint64_t (*linear)(std::span<const PartShape> parts, LinearUse use);
+  uint64_t (*kv_cache)(const AttentionShape& shape);
+  uint64_t (*scratch)(const AttentionShape& shape, const StepLimits& limits);
 };
 
 }  // namespace altiplano

@@ -203,25 +203,7 @@ Napi::Value estimate(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     const ModelSpec spec = model_spec_from_js(info[0]);
     check(spec);
-    const Config& c = spec.config;
-    MemoryUse memory;
-    const auto add = [&](const TensorSpec& t) {
-      memory.weights += cpu::linear_bytes(t.format, t.rows, t.cols);
-    };
-    add(spec.embedding);
-    for (const LayerSpec& l : spec.layers) {
-      for (const TensorSpec* t : {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}) add(*t);
-    }
-    if (!spec.tied) add(spec.head);
-    AttentionShape shape;
-    shape.kv_heads = c.kv_heads;
-    shape.head_dim = c.head_dim;
-    shape.layers = c.layers;
-    shape.kv_type = c.kv_type;
-    shape.kv_pages = c.kv_pages;
-    memory.kv = cpu::kv_cache_bytes(shape);
-    memory.workspace = Workspace::bytes(c) + cpu::scratch_bytes(step_limits(c));
-    return memory_to_js(info.Env(), memory);
+    return memory_to_js(info.Env(), altiplano::estimate(spec, cpu::backend_sizes()));
   });
 }
 

@@ -41,6 +41,7 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 struct CpuBuffer : Buffer {
   CpuBuffer(int64_t rows, int64_t cols)
       : memory(static_cast<size_t>(rows * cols) * sizeof(float), "activations"), stride(cols) {}
+  size_t bytes() const override { return memory.bytes(); }
   AlignedMemory memory;
   int64_t stride;  // floats of a row
 };
@@ -99,7 +100,7 @@ class CpuBackend : public Backend {
  public:
   CpuBackend(int threads, const Kernels& kernels) : k_(kernels), pool_(threads) {}
 
-  std::unique_ptr<Buffer> allocate(int64_t rows, int64_t cols) override {
+  std::unique_ptr<Buffer> allocate(int64_t rows, int64_t cols, BufferKind) override {
     return std::make_unique<CpuBuffer>(rows, cols);
   }
 
@@ -113,7 +114,7 @@ class CpuBackend : public Backend {
     return buffer;
   }
 
-  std::unique_ptr<Linear> prepare(std::span<const MatrixPart> parts,
+  std::unique_ptr<Linear> prepare(std::span<const MatrixPart> parts, LinearUse,
                                   LoadMonitor& monitor) override {
     if (parts.empty() || parts.size() > kMostParts) {
       throw Error("ALTIPLANO_INTERNAL", "the CPU backend stacks 1 to 3 matrices");
@@ -192,6 +193,8 @@ class CpuBackend : public Backend {
       }
     }
   }
+
+  void abandon_step() noexcept override {}  // no operation outlasts its call
 
   void embed(const Linear& embedding, Buffer& x) override {
     const PackedMatrix& matrix = linear(embedding).parts[0].matrix;
@@ -443,19 +446,30 @@ std::unique_ptr<Backend> make_backend(int threads, const Kernels& kernels) {
   return std::make_unique<CpuBackend>(threads, kernels);
 }
 
-uint64_t linear_bytes(WeightFormat format, int64_t rows, int64_t cols) {
-  return packed_bytes(select_kernels(), format, rows, cols);
-}
-
-uint64_t kv_cache_bytes(const AttentionShape& shape) {
-  return static_cast<uint64_t>(select_kernels().kv_page_bytes(shape.kv_type, shape.head_dim)) *
-         shape.kv_heads * static_cast<uint64_t>(shape.kv_pages) * shape.layers;
-}
-
-uint64_t scratch_bytes(const StepLimits& limits) {
-  return static_cast<uint64_t>(kLogitRows) * sizeof(float) *
-             (limits.hidden_size + limits.vocab_size) +
-         quantized_bytes(limits);
+const BackendSizes& backend_sizes() {
+  static constexpr BackendSizes kSizes = {
+      .buffer = [](int64_t rows, int64_t cols, BufferKind) -> uint64_t {
+        return static_cast<uint64_t>(rows * cols) * sizeof(float);
+      },
+      .linear = [](std::span<const PartShape> parts, LinearUse) -> uint64_t {
+        uint64_t sum = 0;
+        for (const PartShape& part : parts) {
+          sum += packed_bytes(select_kernels(), part.format, part.rows, part.cols);
+        }
+        return sum;
+      },
+      .kv_cache = [](const AttentionShape& shape) -> uint64_t {
+        return static_cast<uint64_t>(
+                   select_kernels().kv_page_bytes(shape.kv_type, shape.head_dim)) *
+               shape.kv_heads * static_cast<uint64_t>(shape.kv_pages) * shape.layers;
+      },
+      .scratch = [](const AttentionShape&, const StepLimits& limits) -> uint64_t {
+        return static_cast<uint64_t>(kLogitRows) * sizeof(float) *
+                   (limits.hidden_size + limits.vocab_size) +
+               quantized_bytes(limits);
+      },
+  };
+  return kSizes;
 }
 
 }  // namespace altiplano::cpu

@@ -1,9 +1,60 @@
 #include "llama/engine.h"
 
+#include <initializer_list>
+#include <utility>
+#include <vector>
+
 #include "llama/step.h"
 #include "util/error.h"
 
 namespace altiplano {
+namespace {
+
+AttentionShape attention_shape(const Config& c) {
+  AttentionShape shape;
+  shape.heads = c.heads;
+  shape.kv_heads = c.kv_heads;
+  shape.head_dim = c.head_dim;
+  shape.layers = c.layers;
+  shape.max_positions = c.max_positions;
+  shape.kv_type = c.kv_type;
+  shape.kv_pages = c.kv_pages;
+  shape.inverse_frequencies = c.inverse_frequencies;
+  return shape;
+}
+
+uint64_t workspace_bytes(const Workspace& w) {
+  uint64_t sum = 0;
+  for (const Buffer* buffer :
+       {w.x.get(), w.h.get(), w.qkv.get(), w.heads.get(), w.y.get(), w.gate_up.get(), w.f.get()}) {
+    sum += buffer->bytes();
+  }
+  return sum;
+}
+
+}  // namespace
+
+MemoryUse estimate(const ModelSpec& spec, const BackendSizes& sizes) {
+  const Config& c = spec.config;
+  MemoryUse memory;
+  const auto add = [&](std::initializer_list<const TensorSpec*> tensors, LinearUse use) {
+    std::vector<PartShape> parts;
+    for (const TensorSpec* t : tensors) parts.push_back({t->format, t->rows, t->cols});
+    memory.weights += sizes.linear(parts, use);
+  };
+  add({&spec.embedding}, embedding_use(spec));
+  for (const LayerSpec& l : spec.layers) {
+    add({&l.q, &l.k, &l.v}, LinearUse::kMatmul);
+    add({&l.o}, LinearUse::kMatmul);
+    add({&l.gate, &l.up}, LinearUse::kMatmul);
+    add({&l.down}, LinearUse::kMatmul);
+  }
+  if (!spec.tied) add({&spec.head}, LinearUse::kMatmul);
+  const AttentionShape shape = attention_shape(c);
+  memory.kv = sizes.kv_cache(shape);
+  memory.workspace = Workspace::bytes(c, sizes) + sizes.scratch(shape, step_limits(c));
+  return memory;
+}
 
 void Engine::load(const ModelSpec& spec, std::unique_ptr<Backend> backend) {
   if (loaded_) throw Error("ALTIPLANO_INTERNAL", "the engine is loaded already");
@@ -12,22 +63,13 @@ void Engine::load(const ModelSpec& spec, std::unique_ptr<Backend> backend) {
 
   // Destroyed in reverse order should anything below throw.
   Loaded next{c, std::move(backend), {}, nullptr};
-  AttentionShape attention;
-  attention.heads = c.heads;
-  attention.kv_heads = c.kv_heads;
-  attention.head_dim = c.head_dim;
-  attention.layers = c.layers;
-  attention.max_positions = c.max_positions;
-  attention.kv_type = c.kv_type;
-  attention.kv_pages = c.kv_pages;
-  attention.inverse_frequencies = c.inverse_frequencies;
-  next.backend->prepare_attention(attention);
+  next.backend->prepare_attention(attention_shape(c));
   next.backend->prepare_steps(step_limits(c));
   next.workspace = std::make_unique<Workspace>(*next.backend, c);
   next.weights = load_weights(spec, *next.backend, monitor_);
 
   memory_ = {next.weights.bytes(), next.backend->kv_bytes(),
-             Workspace::bytes(c) + next.backend->scratch_bytes()};
+             workspace_bytes(*next.workspace) + next.backend->scratch_bytes()};
   loaded_ = std::move(next);
   choices_ = 0;
 }
@@ -40,8 +82,13 @@ RowResults Engine::step(const Batch& batch) {
   size_results(batch, c.vocab_size, results);
   // A failed step leaves no choices to refer to.
   choices_ = 0;
-  forward(c, loaded_->weights, *loaded_->backend, *loaded_->workspace, batch, monitor_.cancelled,
-          results);
+  Backend& backend = *loaded_->backend;
+  try {
+    forward(c, loaded_->weights, backend, *loaded_->workspace, batch, monitor_.cancelled, results);
+  } catch (...) {
+    backend.abandon_step();
+    throw;
+  }
   choices_ = static_cast<int64_t>(batch.rows.size());
   return results;
 }

@@ -13,6 +13,9 @@
 
 namespace altiplano {
 
+// What an engine with such a backend will hold. Of a checked spec.
+MemoryUse estimate(const ModelSpec& spec, const BackendSizes& sizes);
+
 class Engine {
  public:
   // Reads and packs the weights on `backend`. Throws Error; the engine is then still empty.

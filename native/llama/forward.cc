@@ -11,22 +11,36 @@
 
 namespace altiplano {
 
-Workspace::Workspace(Backend& backend, const Config& c) {
-  const int64_t tokens = c.max_step_tokens;
-  x = backend.allocate(tokens, c.hidden_size);
-  h = backend.allocate(tokens, c.hidden_size);
-  qkv = backend.allocate(tokens, int64_t{c.heads + 2 * c.kv_heads} * c.head_dim);
-  heads = backend.allocate(tokens, int64_t{c.heads} * c.head_dim);
-  y = backend.allocate(tokens, c.hidden_size);
-  gate_up = backend.allocate(tokens, int64_t{2} * c.intermediate_size);
-  f = backend.allocate(tokens, c.intermediate_size);
+namespace {
+
+// Calls fn(buffer, columns, kind) for each buffer of a workspace.
+template <class Fn>
+void each_buffer(const Config& c, const Fn& fn) {
+  using enum BufferKind;
+  const int64_t kv_heads = c.kv_heads, head_dim = c.head_dim;
+  fn(&Workspace::x, c.hidden_size, kResidual);
+  fn(&Workspace::h, c.hidden_size, kMatmulInput);
+  fn(&Workspace::qkv, (c.heads + 2 * kv_heads) * head_dim, kMatmulOutput);
+  fn(&Workspace::heads, c.heads * head_dim, kMatmulInput);
+  fn(&Workspace::y, c.hidden_size, kResidual);
+  fn(&Workspace::gate_up, int64_t{2} * c.intermediate_size, kMatmulOutput);
+  fn(&Workspace::f, c.intermediate_size, kMatmulInput);
 }
 
-uint64_t Workspace::bytes(const Config& c) {
-  const uint64_t floats = uint64_t{3} * c.hidden_size +
-                          uint64_t{2} * (c.heads + c.kv_heads) * c.head_dim +
-                          uint64_t{3} * c.intermediate_size;
-  return floats * sizeof(float) * c.max_step_tokens;
+}  // namespace
+
+Workspace::Workspace(Backend& backend, const Config& c) {
+  each_buffer(c, [&](auto buffer, int64_t cols, BufferKind kind) {
+    this->*buffer = backend.allocate(c.max_step_tokens, cols, kind);
+  });
+}
+
+uint64_t Workspace::bytes(const Config& c, const BackendSizes& sizes) {
+  uint64_t sum = 0;
+  each_buffer(c, [&](auto, int64_t cols, BufferKind kind) {
+    sum += sizes.buffer(c.max_step_tokens, cols, kind);
+  });
+  return sum;
 }
 
 void forward(const Config& c, const Weights& w, Backend& b, Workspace& ws, const Batch& batch,

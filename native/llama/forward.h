@@ -20,7 +20,8 @@ struct Workspace {
   std::unique_ptr<Buffer> f;        // [T][F]
 
   Workspace(Backend& backend, const Config& config);
-  static uint64_t bytes(const Config& config);
+  // Bytes of a workspace on such a backend, without making it.
+  static uint64_t bytes(const Config& config, const BackendSizes& sizes);
 };
 
 // One step. Throws Error ALTIPLANO_ABORTED soon after `cancelled` becomes true; the cached keys and

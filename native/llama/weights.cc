@@ -115,11 +115,11 @@ class Loader {
 
   Weights load() {
     Weights w;
-    w.embedding = matrix({&spec_.embedding});
+    w.embedding = matrix({&spec_.embedding}, embedding_use(spec_));
     for (const LayerSpec& l : spec_.layers) {
       LayerWeights layer;
       layer.attention_norm = vector(l.attention_norm);
-      layer.qkv = matrix({&l.q, &l.k, &l.v}, /*rotary=*/2);
+      layer.qkv = matrix({&l.q, &l.k, &l.v}, LinearUse::kMatmul, /*rotary=*/2);
       layer.o = matrix({&l.o});
       layer.feed_forward_norm = vector(l.feed_forward_norm);
       layer.gate_up = matrix({&l.gate, &l.up});
@@ -133,7 +133,8 @@ class Loader {
 
  private:
   // The first `rotary` tensors are q and k.
-  std::unique_ptr<Linear> matrix(const std::vector<const TensorSpec*>& tensors, size_t rotary = 0) {
+  std::unique_ptr<Linear> matrix(const std::vector<const TensorSpec*>& tensors,
+                                 LinearUse use = LinearUse::kMatmul, size_t rotary = 0) {
     std::vector<std::unique_ptr<MatrixSource>> sources;
     std::vector<MatrixPart> parts;
     for (size_t i = 0; i < tensors.size(); ++i) {
@@ -143,7 +144,7 @@ class Loader {
       sources.push_back(matrix_source(t, file, interleaved ? spec_.config.head_dim : 0));
       parts.push_back({sources.back().get(), t.format});
     }
-    return backend_.prepare(parts, monitor_);
+    return backend_.prepare(parts, use, monitor_);
   }
 
   // Norm weights are kept in f32 whatever the file has.

@@ -34,6 +34,11 @@ struct Weights {
 std::unique_ptr<MatrixSource> matrix_source(const TensorSpec& tensor, const File& file,
                                             int interleaved_head_dim = 0);
 
+// What the embedding of a model is for.
+inline LinearUse embedding_use(const ModelSpec& spec) {
+  return spec.tied ? LinearUse::kEmbeddingAndHead : LinearUse::kEmbedding;
+}
+
 // Reads and prepares every tensor of a checked spec. Throws Error; ALTIPLANO_ABORTED if the monitor
 // is cancelled.
 Weights load_weights(const ModelSpec& spec, Backend& backend, LoadMonitor& monitor);

@@ -41,6 +41,13 @@ struct CanonicalRows {
   const uint8_t* zeros = nullptr;  // int8 zero points are stored as their two's complement byte
 };
 
+// Memory for such rows.
+struct CanonicalArrays {
+  void* values = nullptr;
+  uint16_t* scales = nullptr;
+  uint8_t* zeros = nullptr;
+};
+
 inline int64_t canonical_row_bytes(WeightFormat format, int64_t cols) {
   switch (format.type) {
     case WeightType::kF32:

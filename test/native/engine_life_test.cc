@@ -33,12 +33,7 @@ void expect_bits(Engine& engine, const std::vector<Sequence>& sequences, const L
 }
 
 uint64_t weight_bytes(const ModelSpec& spec) {
-  ModelSpec copy = spec;
-  uint64_t sum = 0;
-  for (const TensorSpec* t : TestModel::tensors(copy)) {
-    if (t->rows > 1) sum += cpu::linear_bytes(t->format, t->rows, t->cols);
-  }
-  return sum;
+  return estimate(spec, cpu::backend_sizes()).weights;
 }
 
 }  // namespace

@@ -122,26 +122,17 @@ void test_bad_rows_are_named() {
 void test_memory() {
   for (const Recipe* recipe : all_recipes()) {
     const TestModel model(*recipe);
-    ModelSpec spec = model.spec();
-    const Config& c = spec.config;
+    const ModelSpec& spec = model.spec();
     for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kInt8}) {
       Engine engine;
       load(engine, spec, 2, kv);
-      uint64_t weights = 0;
-      for (const TensorSpec* t : TestModel::tensors(spec)) {
-        if (t->rows > 1) weights += cpu::linear_bytes(t->format, t->rows, t->cols);
-      }
-      AttentionShape shape;
-      shape.kv_heads = c.kv_heads;
-      shape.head_dim = c.head_dim;
-      shape.layers = c.layers;
-      shape.kv_type = kv;
-      shape.kv_pages = c.kv_pages;
+      ModelSpec changed = spec;
+      changed.config.kv_type = kv;
       const MemoryUse memory = engine.memory();
-      CHECK(memory.weights == weights, "%s: weights", recipe->name);
-      CHECK(memory.kv == cpu::kv_cache_bytes(shape), "%s: KV cache", recipe->name);
-      CHECK(memory.workspace == Workspace::bytes(c) + cpu::scratch_bytes(step_limits(c)),
-            "%s: workspace", recipe->name);
+      const MemoryUse expected = estimate(changed, cpu::backend_sizes());
+      CHECK(memory.weights == expected.weights, "%s: weights", recipe->name);
+      CHECK(memory.kv == expected.kv, "%s: KV cache", recipe->name);
+      CHECK(memory.workspace == expected.workspace, "%s: workspace", recipe->name);
     }
   }
 }

@@ -199,7 +199,7 @@ class Block {
 
   std::array<uint32_t, 3> thread_index(int thread) const;
   // Instructions of this host thread since the launch began: for %clock and %globaltimer.
-  uint64_t clock() const { return clock_ + counters.warp_instructions; }
+  uint64_t clock() const { return clock_; }
 
   // --- for sync.cc ---
   void visit(Warp& warp, const Op& op, uint32_t lanes, const BarrierVisit& visit);
@@ -211,10 +211,11 @@ class Block {
   // Runs a random warp for up to `steps` instructions; how many it were.
   int run(uint64_t random, int steps);
   std::string where() const;  // the places of all threads, for messages
-  const Warp& first_live_warp() const;
+  void report_endless(const std::string& text);
 
  private:
   struct Barrier;
+  void end();
   void open(Barrier& barrier);
   void resolve();  // nothing can run
   bool open_without_exited_threads();

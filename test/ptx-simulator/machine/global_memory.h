@@ -44,6 +44,8 @@ class AllocationMap {
   const Allocation* find(uint64_t address) const;
   // The nearest one that begins at or below `address`, for messages; or null.
   const Allocation* nearest_below(uint64_t address) const;
+  // The nearest one that begins above it, or null.
+  const Allocation* nearest_above(uint64_t address) const;
 
  private:
   std::vector<Allocation> allocations_;

@@ -77,9 +77,8 @@ uint64_t GlobalMemory::allocate(uint64_t size_bytes, Allocation description) {
   description.size_bytes = size_bytes;
   description.is_live = true;
   if (description.name.empty()) {
-    description.name = description.is_host
-                           ? "pinned " + std::to_string(++pinned_allocations_)
-                           : "allocation " + std::to_string(++device_allocations_);
+    description.name = description.is_host ? "pinned " + std::to_string(++pinned_allocations_)
+                                           : "allocation " + std::to_string(++device_allocations_);
   }
   // Freeing maps the addresses without memory again: they stay reserved.
   description.memory = std::shared_ptr<const void>(page, [mapped](const void* at) {

@@ -57,7 +57,7 @@ class AllocationCache {
   // One that holds all of [first, last], or null.
   const Allocation* find(uint64_t first, uint64_t last) const {
     for (const Allocation* a : recent_) {
-      if (a != nullptr && first >= a->begin && last < a->end()) return a;
+      if (a != nullptr && first >= a->begin && last < a->end() && first <= last) return a;
     }
     return nullptr;
   }

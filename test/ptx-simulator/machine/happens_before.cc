@@ -95,10 +95,25 @@ void HappensBefore::exit(int warp, uint32_t lanes) {
 }
 
 void HappensBefore::restart() {
+  threads_ = 0;
+  warps_ = 32;
+  for (Times& times : known_) times.fill(time_);
+  floor_.fill(time_);
+  common_floor_ = time_;
+  ++time_;
+  exited_.fill(0);
+  ended_ = 0;
+  for (Times& times : arrived_) times.fill(0);
+  for (auto& matrix : lanes_) matrix.reset();
+}
+
+void HappensBefore::forget() {
   time_ = 1;
   for (Times& times : known_) times.fill(0);
   for (Times& times : arrived_) times.fill(0);
   for (auto& matrix : lanes_) matrix.reset();
+  floor_.fill(0);
+  common_floor_ = 0;
   if (started()) start(threads_);
 }
 

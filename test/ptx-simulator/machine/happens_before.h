@@ -74,9 +74,11 @@ class HappensBefore {
   void warp_barrier(int warp, uint32_t lanes);
   void exit(int warp, uint32_t lanes);
 
-  // Time has run out: the owner forgets all records, and then calls restart().
-  bool is_full() const { return time_ >= kMostTime; }
+  // Another block begins: whatever was recorded until now counts as long ago.
   void restart();
+  // Time has run out: the owner forgets all records, and then calls forget().
+  bool is_full() const { return time_ >= kMostTime; }
+  void forget();
 
  private:
   using Times = std::array<uint32_t, 32>;

@@ -4,7 +4,8 @@
 // warp, a bar.warp.sync) lies between them. Order is tracked with vector clocks: of warps for
 // barriers, of the lanes of a warp for bar.warp.sync; a record is ordered before an access if the
 // accessing thread has seen the clock that the record was made at. Atomics do not race with each
-// other. shfl, vote and the like order nothing, as in PTX.
+// other, nor with relaxed, acquire and release accesses; that a release is seen by an acquire
+// orders nothing here. Neither do shfl, vote and the like, as in PTX.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +29,8 @@ class SharedMemory {
   uint32_t size_bytes() const { return size_bytes_; }
   uint8_t* bytes() { return bytes_.get(); }
 
-  enum class Access : uint8_t { kRead, kWrite, kAtomic };
+  // Strong ones are relaxed, acquire and release accesses.
+  enum class Access : uint8_t { kRead, kWrite, kAtomic, kStrongRead, kStrongWrite };
   // Checks and records one access of a warp: addresses[lane] are offsets into shared memory, width
   // bytes each. Reports races, reads of bytes never written, unfinished asynchronous copies, and
   // counts wavefronts. Bounds and alignment have been checked. `values` are what a write is going
@@ -54,6 +56,8 @@ class SharedMemory {
   void threads_exit(Warp& warp, const Op& op, uint32_t mask);
 
  private:
+  void wait(Warp& warp, uint32_t mask, int pending_groups, bool all);
+
   uint32_t size_bytes_;
   std::unique_ptr<uint8_t[]> bytes_;
   struct Shadow;

@@ -1,0 +1,344 @@
+#include "machine/shared_shadow.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+namespace ptx_simulator {
+
+using Kind = SharedMemory::Access;
+
+namespace {
+
+bool is_write(Kind kind) { return kind != Kind::kRead && kind != Kind::kStrongRead; }
+bool is_read(Kind kind) {
+  return kind == Kind::kRead || kind == Kind::kStrongRead || kind == Kind::kAtomic;
+}
+bool is_strong(Kind kind) { return kind != Kind::kRead && kind != Kind::kWrite; }
+
+bool same_warp(Record a, Record b) { return ((a ^ b) & kRecordWarpMask) == 0; }
+
+}  // namespace
+
+// One access while it is worked on.
+struct SharedShadow::Pass {
+  const Access& access;
+  int warp;
+  Record limit;        // records below it are ordered for the whole warp
+  Record lanes_limit;  // reads below it are ordered among the lanes
+  Record record;       // of lane 0
+  bool keep_older;     // an unordered older read stays, and the latest one gives way
+  bool reported = false;
+
+  Record of_lane(int lane) const { return record | Record{lane} << kRecordLaneShift; }
+};
+
+SharedShadow::SharedShadow(uint32_t size_bytes)
+    : rows_((size_bytes + 15) / 16), states_(rows_.size() * 4), parts_(rows_.size() * 4) {}
+
+void SharedShadow::reset() {
+  clocks_.restart();
+  clocks_advanced();
+  std::fill(states_.begin(), states_.end(), 0);
+  cells_.clear();
+  free_cells_.clear();
+}
+
+void SharedShadow::clocks_advanced() {
+  if (!clocks_.is_full()) return;
+  std::fill(rows_.begin(), rows_.end(), Row{});
+  std::fill(cells_.begin(), cells_.end(), std::array<Cell, 4>{});
+  clocks_.forget();
+}
+
+template <int kWords>
+inline bool SharedShadow::all_of(const uint8_t* state, uint8_t mask, uint8_t value) {
+  uint32_t states = 0;
+  std::memcpy(&states, state, kWords);
+  constexpr uint32_t kOnes = kWords == 4 ? 0x01010101u : kWords == 2 ? 0x0101u : 1u;
+  return (states & (kOnes * mask)) == kOnes * value;
+}
+
+void SharedShadow::access(const Access& access) {
+  const int warp = access.warp.index;
+  Record record = clocks_.record(warp, access.op.line);
+  if (is_strong(access.kind)) record |= kRecordAtomic;
+  Pass pass{access,
+            warp,
+            record_limit(clocks_.floor(warp)),
+            clocks_.lanes_differ(warp) ? INT64_MAX : record_limit(clocks_.lanes_floor(warp)),
+            record,
+            (access.warp.random() >> 16 & 1) != 0};
+  if (access.kind == Kind::kRead && access.width >= 4) {
+    if (access.width == 16) return read<4>(pass);
+    return access.width == 8 ? read<2>(pass) : read<1>(pass);
+  }
+  if (access.kind == Kind::kWrite && access.width >= 4) {
+    if (access.width == 16) return write<4, false>(pass);
+    return access.width == 8 ? write<2, false>(pass) : write<1, false>(pass);
+  }
+  for_each_lane(access.mask, [&](int lane) { touch(pass, lane, access.width, false); });
+}
+
+void SharedShadow::begin_copies(const Access& access) {
+  const int warp = access.warp.index;
+  Pass pass{access,
+            warp,
+            record_limit(clocks_.floor(warp)),
+            INT64_MAX,
+            clocks_.record(warp, access.op.line),
+            false};
+  if (access.width == 16) return write<4, true>(pass);
+  return access.width == 8 ? write<2, true>(pass) : write<1, true>(pass);
+}
+
+void SharedShadow::complete_copy(int warp, int lane, int line, uint32_t address, int width) {
+  const Record record = clocks_.record(warp, line) | Record{lane} << kRecordLaneShift;
+  for (uint32_t index = address / 4; index < (address + width) / 4; ++index) {
+    word(index).write = record;
+    states_[index] = static_cast<uint8_t>((states_[index] | kWritten) & ~kPending);
+  }
+}
+
+// The fast paths: everything in the row is ordered before this warp's accesses.
+
+template <int kWords>
+void SharedShadow::read(Pass& pass) {
+  const Record limit = pass.limit;
+  const Record keep_limit = pass.keep_older ? limit : INT64_MAX;
+  for_each_lane(pass.access.mask, [&](int lane) {
+    const uint32_t address = pass.access.addresses[lane];
+    Row& row = rows_[address / 16];
+    const uint32_t first = address / 4 % 4;
+    bool slow = !all_of<kWords>(&states_[address / 4], kWritten | kSplit | kPending, kWritten);
+    for (int i = 0; i < kWords; ++i) slow |= row.write[first + i] >= limit;
+    if (slow) [[unlikely]]
+      return touch(pass, lane, pass.access.width, false);
+    const Record me = pass.of_lane(lane);
+    for (int i = 0; i < kWords; ++i) {
+      const Record last = row.read[first + i];
+      const Record older = row.older_read[first + i];
+      const bool mine = same_warp(last, me);
+      const bool replace = last < limit || mine || older >= keep_limit;
+      row.older_read[first + i] = replace ? older : last;
+      const bool several = mine && last >= pass.lanes_limit &&
+                           (((last ^ me) & kRecordLaneMask) != 0 || (last & kRecordSeveral) != 0);
+      row.read[first + i] = several ? me | kRecordSeveral : me;
+    }
+  });
+}
+
+template <int kWords, bool kCopy>
+void SharedShadow::write(Pass& pass) {
+  const Record limit = pass.limit;
+  for_each_lane(pass.access.mask, [&](int lane) {
+    const uint32_t address = pass.access.addresses[lane];
+    Row& row = rows_[address / 16];
+    const uint32_t first = address / 4 % 4;
+    uint8_t* state = &states_[address / 4];
+    bool slow = !all_of<kWords>(state, kSplit | kPending, 0);
+    for (int i = 0; i < kWords; ++i) {
+      slow |= (row.write[first + i] >= limit) | (row.read[first + i] >= limit) |
+              (row.older_read[first + i] >= limit);
+    }
+    if (slow) [[unlikely]]
+      return touch(pass, lane, pass.access.width, kCopy);
+    const Record me = pass.of_lane(lane);
+    for (int i = 0; i < kWords; ++i) {
+      row.write[first + i] = me;
+      state[i] = kCopy ? state[i] | kPending : kWritten;
+    }
+  });
+}
+
+// The slow path: word by word, and byte by byte where parts of words are accessed.
+void SharedShadow::touch(Pass& pass, int lane, int width, bool copy) {
+  const uint32_t begin = pass.access.addresses[lane];
+  const uint32_t end = begin + width;
+  for (uint32_t index = begin / 4; index * 4 < end; ++index) {
+    uint8_t& state = states_[index];
+    if ((state & kPending) != 0) {
+      report_pending(pass, lane, index);
+      continue;
+    }
+    const uint32_t first_byte = std::max(begin, index * 4) % 4;
+    const uint32_t last_byte = (std::min(end, index * 4 + 4) - 1) % 4;
+    const auto bytes = static_cast<uint8_t>((2u << last_byte) - (1u << first_byte));
+    if (is_read(pass.access.kind) && (state & bytes) != bytes) {
+      report_unwritten(pass, lane, index * 4 + std::countr_zero<uint32_t>(bytes & ~state));
+    }
+    if ((state & kSplit) != 0) join_if_settled(index);
+    if ((state & kSplit) == 0 && bytes != kWritten) split(index);
+    if ((state & kSplit) == 0) {
+      touch_cell(pass, lane, word(index), index * 4);
+    } else {
+      for (uint32_t b = first_byte; b <= last_byte; ++b) {
+        Cell& cell = cells_[parts_[index]][b];
+        touch_cell(pass, lane, {cell.write, cell.read, cell.older_read}, index * 4 + b);
+      }
+      // A write of all of the word takes the place of all records, which it was compared with.
+      if (bytes == kWritten && is_write(pass.access.kind)) join(index);
+    }
+    if (copy) {
+      state |= kPending;
+    } else if (is_write(pass.access.kind)) {
+      state |= bytes;
+    }
+  }
+}
+
+void SharedShadow::touch_cell(Pass& pass, int lane, CellReference cell, uint32_t byte) {
+  const Kind kind = pass.access.kind;
+  const Record me = pass.of_lane(lane);
+  const auto conflicts = [&](Record other) {
+    return other >= pass.limit && !(is_strong(kind) && (other & kRecordAtomic) != 0) &&
+           !clocks_.ordered(other, pass.warp, lane);
+  };
+  if (conflicts(cell.write) && !same_instruction(pass, lane, cell.write, byte)) {
+    report_race(pass, lane, cell.write, true, byte);
+  }
+  if (!is_write(kind)) {
+    const bool mine = same_warp(cell.read, me);
+    const bool several = mine && cell.read >= pass.lanes_limit &&
+                         (lane_of(cell.read) != lane || (cell.read & kRecordSeveral) != 0);
+    if (!mine && cell.read >= pass.limit && !(pass.keep_older && cell.older_read >= pass.limit)) {
+      cell.older_read = cell.read;
+    }
+    cell.read = several ? me | kRecordSeveral : me;
+    return;
+  }
+  if (conflicts(cell.read)) {
+    report_race(pass, lane, cell.read, false, byte);
+  } else if (conflicts(cell.older_read)) {
+    report_race(pass, lane, cell.older_read, false, byte);
+  }
+  // An atomic operation that takes the place of another thread's stands for both.
+  const bool several = is_strong(kind) && cell.write >= pass.limit &&
+                       (cell.write & kRecordAtomic) != 0 &&
+                       ((cell.write & kRecordSeveral) != 0 || warp_of(cell.write) != pass.warp ||
+                        lane_of(cell.write) != lane) &&
+                       !clocks_.ordered(cell.write, pass.warp, lane);
+  cell.write = several ? me | kRecordSeveral : me;
+}
+
+// Whether `other` is a write of an earlier lane of this very instruction, in which case it is a
+// race only if the values differ.
+bool SharedShadow::same_instruction(Pass& pass, int lane, Record other, uint32_t byte) {
+  const Access& a = pass.access;
+  const int earlier = lane_of(other);
+  if (a.kind != Kind::kWrite || a.values == nullptr || !same_warp(other, pass.record) ||
+      time_of(other) != time_of(pass.record) || line_of(other) != line_of(pass.record) ||
+      earlier >= lane || (a.mask >> earlier & 1) == 0 || byte < a.addresses[earlier] ||
+      byte >= a.addresses[earlier] + a.width) {
+    return false;
+  }
+  // Of a whole word, all bytes have to agree.
+  const uint32_t end = std::min({a.addresses[earlier] + a.width, a.addresses[lane] + a.width,
+                                 a.width >= 4 ? byte + 4 : byte + 1});
+  for (uint32_t at = byte; at < end; ++at) {
+    if (a.values[earlier * a.width + (at - a.addresses[earlier])] !=
+        a.values[lane * a.width + (at - a.addresses[lane])]) {
+      if (!pass.reported) {
+        pass.reported = true;
+        a.warp.report(FindingKind::kSharedRace, a.op, lane,
+                      "threads " + thread_name(a.warp, a.warp.thread(earlier)) + " and " +
+                          thread_name(a.warp, a.warp.thread(lane)) +
+                          " write different values to byte " + std::to_string(at) +
+                          " of shared memory in the same instruction");
+      }
+      break;
+    }
+  }
+  return true;
+}
+
+void SharedShadow::split(uint32_t index) {
+  if (free_cells_.empty()) {
+    free_cells_.push_back(static_cast<uint32_t>(cells_.size()));
+    cells_.emplace_back();
+  }
+  parts_[index] = free_cells_.back();
+  free_cells_.pop_back();
+  const CellReference w = word(index);
+  cells_[parts_[index]].fill({w.write, w.read, w.older_read});
+  states_[index] |= kSplit;
+}
+
+// Back to records of the word: the latest of each kind.
+void SharedShadow::join(uint32_t index) {
+  const CellReference w = word(index);
+  w.write = w.read = w.older_read = 0;
+  for (const Cell& cell : cells_[parts_[index]]) {
+    w.write = std::max(w.write, cell.write);
+    w.read = std::max(w.read, cell.read);
+    w.older_read = std::max(w.older_read, cell.older_read);
+  }
+  free_cells_.push_back(parts_[index]);
+  states_[index] &= static_cast<uint8_t>(~kSplit);
+}
+
+void SharedShadow::join_if_settled(uint32_t index) {
+  const Record limit = record_limit(clocks_.common_floor());
+  for (const Cell& cell : cells_[parts_[index]]) {
+    if (cell.write >= limit || cell.read >= limit || cell.older_read >= limit) return;
+  }
+  join(index);
+}
+
+std::string thread_name(const Warp& warp, int thread) {
+  const std::array<uint32_t, 3> t = warp.block.thread_index(thread);
+  std::string text = "(";
+  for (int i = 0; i < 3; ++i) text.append(i == 0 ? "" : ",").append(std::to_string(t[i]));
+  return text += ")";
+}
+
+// Of each access of a warp the first finding is enough.
+
+void SharedShadow::report_race(Pass& pass, int lane, Record other, bool other_wrote,
+                               uint32_t byte) {
+  if (pass.reported) return;
+  pass.reported = true;
+  const Access& a = pass.access;
+  const bool same_thread = warp_of(other) == pass.warp && lane_of(other) == lane;
+  const char* did = (other & kRecordAtomic) != 0 && other_wrote ? " updated "
+                    : other_wrote                               ? " wrote "
+                                                                : " read ";
+  const char* does = a.kind == Kind::kAtomic ? " updates it"
+                     : is_write(a.kind)      ? " writes it"
+                                             : " reads it";
+  a.warp.report(
+      FindingKind::kSharedRace, a.op, lane,
+      (same_thread ? std::string("another thread, and this one,")
+                   : "thread " + thread_name(a.warp, warp_of(other) * kWarpSize + lane_of(other))) +
+          did + "byte " + std::to_string(byte) + " of shared memory at PTX line " +
+          std::to_string(line_of(other)) + "; thread " + thread_name(a.warp, a.warp.thread(lane)) +
+          does + " at line " + std::to_string(a.op.line) +
+          (warp_of(other) == pass.warp ? ", and no barrier or bar.warp.sync lies between"
+                                       : ", and no barrier lies between"));
+}
+
+void SharedShadow::report_pending(Pass& pass, int lane, uint32_t word_index) {
+  if (pass.reported) return;
+  pass.reported = true;
+  const Access& a = pass.access;
+  const Record copy = word(word_index).write;
+  const bool same_thread = warp_of(copy) == pass.warp && lane_of(copy) == lane;
+  a.warp.report(
+      FindingKind::kAsyncCopyRace, a.op, lane,
+      "byte " + std::to_string(word_index * 4) +
+          " of shared memory is the destination of the cp.async of " +
+          (same_thread
+               ? std::string("this thread")
+               : "thread " + thread_name(a.warp, warp_of(copy) * kWarpSize + lane_of(copy))) +
+          " at PTX line " + std::to_string(line_of(copy)) + ", which has not waited for it yet");
+}
+
+void SharedShadow::report_unwritten(Pass& pass, int lane, uint32_t byte) {
+  if (pass.reported) return;
+  pass.reported = true;
+  const Access& a = pass.access;
+  a.warp.report(FindingKind::kUninitialized, a.op, lane,
+                "byte " + std::to_string(byte) + " of shared memory is read and was never written");
+}
+
+}  // namespace ptx_simulator

@@ -9,12 +9,10 @@
 #include <string_view>
 #include <utility>
 
+#include "machine/layout.h"
 #include "machine/program.h"
 
 namespace ptx_simulator {
-
-class ProgramLayout;   // where everything lies: machine/layout.h
-class FunctionLayout;  // of one function in it
 
 class Decoder {
  public:
@@ -86,16 +84,18 @@ class Decoder {
   // Throws PtxError, naming the instruction.
   [[noreturn]] void fail(const std::string& what) const;
 
-  // Decodes one instruction into `op`, whose line and guard it sets as well.
+  // Decodes one instruction into `op`.
   void decode(const Instruction& instruction, Op& op);
+  // The first part of that: an op with a line and a guard.
+  void begin(const Instruction& instruction, Op& op);
 
  private:
-  bool is_relaxed() const;
-  void require_index(size_t index) const;
-  void check_register(const Operand& operand, Type register_type, Type type) const;
-  Slot value_of(const Operand& operand, Type type);
+  const FunctionLayout::Register& find_register(const std::string& name) const;
+  const FunctionLayout::Register& checked_register(const Operand& operand, Type type) const;
+  const Place& find_variable(const std::string& name) const;
+  Slot constant(uint64_t bits, Type type);
   Slot symbol_address(const Operand& operand, Type type);
-  Slot predicate_constant(bool value);
+  Slot symbol_base(const Operand& operand, StateSpace space);
 
   ProgramLayout& program_;
   FunctionLayout& function_;
@@ -127,5 +127,8 @@ extern const InstructionTable kMemoryInstructions;   // ld, st, prefetch, isspac
 extern const InstructionTable kAtomicInstructions;   // atom, red
 extern const InstructionTable kAsyncInstructions;    // cp.async, ldmatrix
 extern const InstructionTable kMmaInstructions;
+
+// Its row's function, or null.
+Decode find_instruction(const Instruction& instruction);
 
 }  // namespace ptx_simulator

@@ -39,6 +39,7 @@ enum class Type : uint8_t {
 int bits_of(Type type);  // 1 for kPred
 // The type that a modifier or directive such as "u32" names.
 std::optional<Type> type_named(std::string_view name);
+const char* name_of(Type type);
 
 enum class StateSpace : uint8_t { kGeneric, kGlobal, kShared, kLocal, kConst, kParam };
 
@@ -81,6 +82,7 @@ struct Instruction {
   int line = 0;                   // in the PTX text, from 1
   int source_line = 0;            // of the last .loc before it, or 0
 };
+std::string to_string(const Instruction& instruction);
 
 // A variable of a module or function, or a parameter.
 struct Variable {

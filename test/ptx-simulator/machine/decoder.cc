@@ -330,6 +330,10 @@ Slot Decoder::address(size_t index, StateSpace space) {
   return base;
 }
 
+int Decoder::register_bits(const Operand& operand) const {
+  return operand.kind == Operand::Kind::kRegister ? bits_of(find_register(operand.name).type) : 64;
+}
+
 int64_t Decoder::immediate(size_t index) {
   const Operand& value = operand(index);
   if (value.kind != Operand::Kind::kInteger) fail("an integer constant is wanted");

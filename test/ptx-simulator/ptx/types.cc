@@ -19,48 +19,62 @@ constexpr TypeRow kTypes[] = {
 };
 static_assert(std::size(kTypes) == static_cast<size_t>(Type::kF64) + 1);
 
-std::string to_string(const Operand& operand) {
-  const auto list = [&](const char* separator) {
-    std::string text;
+// Appends, as GCC 12 warns of operator+ for no reason (bug 105651).
+void append(std::string& text, const Operand& operand) {
+  const auto append_list = [&](const char* separator) {
+    const char* before = "";
     for (const Operand& part : operand.parts) {
-      text += (text.empty() ? "" : separator) + to_string(part);
+      text += before;
+      append(text, part);
+      before = separator;
     }
-    return text;
   };
-  const auto offset = [&] {
-    return operand.integer == 0
-               ? ""
-               : (operand.integer > 0 ? "+" : "") + std::to_string(operand.integer);
+  const auto append_name = [&] {
+    text += operand.name;
+    if (operand.integer > 0) text += '+';
+    if (operand.integer != 0) text += std::to_string(operand.integer);
   };
   switch (operand.kind) {
     case Operand::Kind::kRegister:
-      return (operand.negated ? "!" : "") + operand.name;
+      if (operand.negated) text += '!';
+      text += operand.name;
+      break;
     case Operand::Kind::kSpecial:
-      return operand.name;
+      text += operand.name;
+      break;
     case Operand::Kind::kInteger:
-      return std::to_string(operand.integer);
-    case Operand::Kind::kFloat: {
-      static constexpr char kDigits[] = "0123456789ABCDEF";
-      std::string text = operand.is_double ? "0d" : "0f";
+      text += std::to_string(operand.integer);
+      break;
+    case Operand::Kind::kFloat:
+      text += operand.is_double ? "0d" : "0f";
       for (int shift = operand.is_double ? 60 : 28; shift >= 0; shift -= 4) {
-        text += kDigits[operand.bits >> shift & 15];
+        text += "0123456789ABCDEF"[operand.bits >> shift & 15];
       }
-      return text;
-    }
+      break;
     case Operand::Kind::kSymbol:
-      return operand.name + offset();
+      append_name();
+      break;
     case Operand::Kind::kAddress:
-      return "[" +
-             (operand.name.empty() ? std::to_string(operand.integer) : operand.name + offset()) +
-             "]";
+      text += '[';
+      if (operand.name.empty()) {
+        text += std::to_string(operand.integer);
+      } else {
+        append_name();
+      }
+      text += ']';
+      break;
     case Operand::Kind::kVector:
-      return "{" + list(", ") + "}";
+      text += '{';
+      append_list(", ");
+      text += '}';
+      break;
     case Operand::Kind::kPair:
-      return list("|");
+      append_list("|");
+      break;
     case Operand::Kind::kDiscard:
-      return "_";
+      text += '_';
+      break;
   }
-  return "?";
 }
 
 }  // namespace
@@ -79,13 +93,19 @@ std::optional<Type> type_named(std::string_view name) {
 std::string to_string(const Instruction& instruction) {
   std::string text;
   if (!instruction.guard.empty()) {
-    text = std::string("@") + (instruction.guard_negated ? "!" : "") + instruction.guard + " ";
+    text += instruction.guard_negated ? "@!" : "@";
+    text += instruction.guard;
+    text += ' ';
   }
   text += instruction.opcode;
-  for (const std::string& modifier : instruction.modifiers) text += "." + modifier;
+  for (const std::string& modifier : instruction.modifiers) {
+    text += '.';
+    text += modifier;
+  }
   const char* separator = " ";
   for (const Operand& operand : instruction.operands) {
-    text += separator + to_string(operand);
+    text += separator;
+    append(text, operand);
     separator = ", ";
   }
   return text;

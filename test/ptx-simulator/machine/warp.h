@@ -48,6 +48,9 @@ struct LaunchContext {
   int device = 0;
   int multiprocessors = 108;
   AccumulationOrder accumulation_order = AccumulationOrder::kBlocks;
+  // The last bits of ex2, rsqrt, sin, ... within the errors that PTX allows: fixed likewise, so a
+  // number for a device (instructions/approximate.cc).
+  uint32_t approximation_seed = 1;
 };
 
 // Runs `body(lane)` for every lane in the mask; a full one is a plain loop.

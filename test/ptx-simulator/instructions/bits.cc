@@ -209,7 +209,7 @@ template <class Make>
 void decode_count(Decoder& d, std::initializer_list<Type> types, Make make) {
   const Type type = d.take_type(types);
   if (d.operands() != 2) d.fail("takes 2 operands");
-  d.destination(0, Type::kU32);
+  take_destination(d, Type::kU32);
   d.source(1, type);
   set(d, InstructionClass::kInteger, type, for_integer(d, type, make));
 }
@@ -220,7 +220,7 @@ void decode_field(Decoder& d, std::initializer_list<Type> types, size_t values, 
                   Make make) {
   const Type type = d.take_type(types);
   if (d.operands() != sources + 1) d.fail("takes " + std::to_string(sources + 1) + " operands");
-  d.destination(0, type);
+  take_destination(d, type);
   for (size_t i = 1; i <= sources; ++i) d.source(i, i <= values ? type : Type::kU32);
   set(d, InstructionClass::kInteger, type, for_integer(d, type, make));
 }
@@ -267,7 +267,7 @@ void decode_lop3(Decoder& d) {
     d.destination(d.operand(0).parts[0], type);
     d.predicate_destination(d.operand(0).parts[1]);
   } else {
-    d.destination(0, type);
+    take_destination(d, type);
   }
   for (size_t i = 1; i <= 3; ++i) d.source(i, type);
   d.op().immediate = d.immediate(4);

@@ -387,7 +387,7 @@ void decode_set(Decoder& d) {
     d.fail("packed sources need a result of two halves");
   }
   d.op().immediate = yes;
-  d.destination(0, is_pair(result) ? Type::kB32 : result);
+  take_destination(d, is_pair(result) ? Type::kB32 : result);
   finish<false>(d, comparison, type, ftz);
   d.op().type2 = result;
 }
@@ -400,7 +400,7 @@ void decode_slct(Decoder& d) {
   const Type by = d.take_type({Type::kS32, Type::kF32});
   if (ftz && by != Type::kF32) d.fail(".ftz is for .f32");
   if (d.operands() != 4) d.fail("takes 4 operands");
-  d.destination(0, type);
+  take_destination(d, type);
   d.source(1, type);
   d.source(2, type);
   d.source(3, by);

@@ -344,7 +344,7 @@ void decode_cvt(Decoder& d) {
   if (d.operands() != (pair ? 3u : 2u)) d.fail("wrong number of operands");
 
   const Type register_type = pair || to == Type::kTf32 ? Type::kB32 : to;
-  d.destination(0, register_type);
+  take_destination(d, register_type);
   d.source(1, from);
   if (pair) d.source(2, from);
   form.width = static_cast<uint8_t>(pair ? 32 : d.register_bits(d.operand(0)));

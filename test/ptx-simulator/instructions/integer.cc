@@ -368,7 +368,7 @@ void decode_mul(Decoder& d) {
   }
   const Type type = d.take_type(kIntegers);
   if (d.operands() != 3) d.fail("takes 3 operands");
-  d.destination(0, wide_type(d, type));
+  take_destination(d, wide_type(d, type));
   d.source(1, type);
   d.source(2, type);
   set(d, InstructionClass::kInteger, type, for_integer(d, type, [](auto t) -> Execute {
@@ -397,7 +397,7 @@ void decode_mad(Decoder& d) {
   }
   const Type type = d.take_type(kIntegers);
   if (d.operands() != 4) d.fail("takes 4 operands");
-  d.destination(0, wide_type(d, type));
+  take_destination(d, wide_type(d, type));
   d.source(1, type);
   d.source(2, type);
   d.source(3, wide_type(d, type));

@@ -170,10 +170,15 @@ inline Rounding take_rounding(Decoder& d) {
   return index < 0 ? Rounding::kNearest : static_cast<Rounding>(index);
 }
 
+// The destination, which must not be `_`.
+inline void take_destination(Decoder& d, Type type) {
+  if (d.destination(0, type).none()) d.fail("needs a destination");
+}
+
 // The destination, then `sources` sources of the same type.
 inline void take_operands(Decoder& d, Type type, size_t sources) {
   if (d.operands() != sources + 1) d.fail("takes " + std::to_string(sources + 1) + " operands");
-  d.destination(0, type);
+  take_destination(d, type);
   for (size_t i = 1; i <= sources; ++i) d.source(i, type);
 }
 

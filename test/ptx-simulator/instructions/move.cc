@@ -241,7 +241,7 @@ void decode_selp(Decoder& d) {
       d.take_type({Type::kB16, Type::kB32, Type::kB64, Type::kU16, Type::kU32, Type::kU64,
                    Type::kS16, Type::kS32, Type::kS64, Type::kF32, Type::kF64});
   if (d.operands() != 4) d.fail("takes 4 operands");
-  d.destination(0, type);
+  take_destination(d, type);
   d.source(1, type);
   d.source(2, type);
   bool negated = false;
@@ -290,7 +290,7 @@ bool take_special(Decoder& d, Type type) {
   for (const SpecialName& name : kSpecials) {
     if (name.name != from.name) continue;
     if (bits_of(type) != bits_of(name.type)) d.fail("another type than " + from.name);
-    d.destination(0, type);
+    take_destination(d, type);
     d.op().flags = static_cast<uint32_t>(name.special);
     d.op().immediate = name.component;
     set(d, InstructionClass::kMove, type,
@@ -322,7 +322,7 @@ void decode_mov(Decoder& d) {
   }
   if (!from_vector && !to_vector) {
     if (take_special(d, type)) return;
-    d.destination(0, type);
+    take_destination(d, type);
     d.source(1, type);
     return set(d, InstructionClass::kMove, type,
                type == Type::kB128 ? move_128
@@ -336,7 +336,7 @@ void decode_mov(Decoder& d) {
   if (type == Type::kB128 && n != 2) d.fail("128 bits are two elements of 64");
   const Type element = untyped(bits / static_cast<int>(n));
   if (from_vector) {
-    d.destination(0, type);
+    take_destination(d, type);
     d.sources(1, element);
     return set(d, InstructionClass::kMove, type,
                type == Type::kB128    ? move_128

@@ -65,6 +65,7 @@ class MatrixSource {
 // What a Linear is for.
 enum class LinearUse : uint8_t {
   kMatmul,
+  kGateUp,            // of two parts: matmul_silu() alone
   kEmbedding,         // embed() alone
   kEmbeddingAndHead,  // a tied embedding: embed() and logits()
 };
@@ -117,6 +118,7 @@ struct AttentionShape {
 struct StepLimits {
   int64_t tokens = 0;
   int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
   int64_t vocab_size = 0;
   int64_t most_cols = 0;  // of a matrix
   // Whether int8 and int4 matrices are multiplied with activations rounded to int8, or with f32.
@@ -187,12 +189,12 @@ class Backend {
   // LoRA; no backend takes one yet, so it must be null.
   virtual void matmul(const Linear& w, const Buffer& x, Buffer& y,
                       const int32_t* adapters = nullptr) = 0;
+  // out[T][F] = silu(gate) * up, where gate and up are the halves of x[T][D] W^T
+  virtual void matmul_silu(const Linear& gate_up, const Buffer& x, Buffer& out) = 0;
   // Rotates q and k in qkv[T][(H + 2G) d] by the tokens' positions and stores k and v in the cache.
   virtual void rope_and_store(Buffer& qkv, int layer) = 0;
   // out[T][H d] = causal attention of q over the cached keys and values of each token's sequence
   virtual void attention(const Buffer& qkv, int layer, Buffer& out) = 0;
-  // out[T][F] = silu(gate) * up of gate_up[T][2 F]
-  virtual void silu_mul(const Buffer& gate_up, Buffer& out) = 0;
   // Sums y[T][D] over the shards of a tensor-parallel group; nothing to do for one.
   virtual void all_reduce(Buffer& y, const Shard& shard) = 0;
   // The logits of the wanted rows of h[T][D], reduced to what each row asks for.
@@ -211,11 +213,14 @@ struct PartShape {
 };
 
 // Bytes that a backend will take for something, without making it.
-struct BackendSizes {
-  uint64_t (*buffer)(int64_t rows, int64_t cols, BufferKind kind);
-  uint64_t (*linear)(std::span<const PartShape> parts, LinearUse use);
-  uint64_t (*kv_cache)(const AttentionShape& shape);
-  uint64_t (*scratch)(const AttentionShape& shape, const StepLimits& limits);
+class BackendSizes {
+ public:
+  virtual ~BackendSizes() = default;
+  virtual uint64_t buffer(int64_t rows, int64_t cols, BufferKind kind) const = 0;
+  virtual uint64_t linear(std::span<const PartShape> parts, LinearUse use,
+                          bool int8_activations) const = 0;
+  virtual uint64_t kv_cache(const AttentionShape& shape) const = 0;
+  virtual uint64_t scratch(const AttentionShape& shape, const StepLimits& limits) const = 0;
 };
 
 }  // namespace altiplano

@@ -203,7 +203,7 @@ Napi::Value estimate(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     const ModelSpec spec = model_spec_from_js(info[0]);
     check(spec);
-    return memory_to_js(info.Env(), altiplano::estimate(spec, cpu::backend_sizes()));
+    return memory_to_js(info.Env(), altiplano::estimate(spec, *cpu::backend_sizes()));
   });
 }
 

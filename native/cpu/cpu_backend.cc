@@ -54,6 +54,11 @@ size_t packed_bytes(const Kernels& k, WeightFormat format, int64_t rows, int64_t
   return static_cast<size_t>(ceil_div(rows, k.tile_rows)) * k.packed_tile_bytes(format, cols);
 }
 
+// Of the products of gate and up.
+size_t gate_up_bytes(const StepLimits& limits) {
+  return static_cast<size_t>(limits.tokens * 2 * limits.intermediate_size) * sizeof(float);
+}
+
 // Of the activations of a step, as int8.
 size_t quantized_bytes(const StepLimits& limits) {
   if (!limits.int8_activations) return 0;
@@ -144,6 +149,7 @@ class CpuBackend : public Backend {
   }
 
   void prepare_steps(const StepLimits& limits) override {
+    gate_up_ = AlignedMemory(gate_up_bytes(limits), "activations");
     gathered_ = AlignedMemory(kLogitRows * limits.hidden_size * sizeof(float), "activations");
     logits_ = AlignedMemory(kLogitRows * limits.vocab_size * sizeof(float), "logits");
     quantized_ = AlignedMemory(quantized_bytes(limits), "quantized activations");
@@ -226,6 +232,16 @@ class CpuBackend : public Backend {
     multiply(linear(w), data(x), stride(x), tokens_, data(y), stride(y));
   }
 
+  void matmul_silu(const Linear& gate_up, const Buffer& x, Buffer& out) override {
+    const CpuLinear& w = linear(gate_up);
+    const int64_t n = stride(out);
+    multiply(w, data(x), stride(x), tokens_, gate_up_.floats(), 2 * n);
+    run(tokens_, 16 * n, [&](int64_t t) {
+      const float* gate = gate_up_.floats() + t * 2 * n;
+      k_.silu_mul(gate, gate + n, n, data(out) + t * n);
+    });
+  }
+
   void rope_and_store(Buffer& qkv, int layer) override {
     const AttentionShape& a = shape_;
     const int64_t half = a.head_dim / 2;
@@ -276,14 +292,6 @@ class CpuBackend : public Backend {
     });
   }
 
-  void silu_mul(const Buffer& gate_up, Buffer& out) override {
-    const int64_t n = stride(out);
-    run(tokens_, 16 * n, [&](int64_t t) {
-      const float* gate = data(gate_up) + t * stride(gate_up);
-      k_.silu_mul(gate, gate + n, n, data(out) + t * n);
-    });
-  }
-
   void all_reduce(Buffer&, const Shard& shard) override {
     if (shard.size != 1) {
       throw Error("ALTIPLANO_INTERNAL", "the CPU backend has no tensor parallelism");
@@ -312,7 +320,7 @@ class CpuBackend : public Backend {
 
   size_t kv_bytes() const override { return kv_.bytes(); }
   size_t scratch_bytes() const override {
-    return gathered_.bytes() + logits_.bytes() + quantized_.bytes();
+    return gate_up_.bytes() + gathered_.bytes() + logits_.bytes() + quantized_.bytes();
   }
 
  private:
@@ -423,6 +431,7 @@ class CpuBackend : public Backend {
   AlignedMemory kv_;  // [layer][page][kv head][K, V]
   size_t kv_page_bytes_ = 0;
   size_t kv_layer_bytes_ = 0;
+  AlignedMemory gate_up_;   // [T][2F]
   AlignedMemory gathered_;  // [kLogitRows][D]
   AlignedMemory logits_;    // [kLogitRows][V]
   // The input of a matmul with int8 activations, [T][groups of a row]; empty without.
@@ -440,36 +449,36 @@ class CpuBackend : public Backend {
   std::vector<int32_t> chosen_;  // [R] best ids of the step before
 };
 
+class CpuSizes : public BackendSizes {
+ public:
+  uint64_t buffer(int64_t rows, int64_t cols, BufferKind) const override {
+    return static_cast<uint64_t>(rows * cols) * sizeof(float);
+  }
+  uint64_t linear(std::span<const PartShape> parts, LinearUse, bool) const override {
+    uint64_t sum = 0;
+    for (const PartShape& p : parts) sum += packed_bytes(k_, p.format, p.rows, p.cols);
+    return sum;
+  }
+  uint64_t kv_cache(const AttentionShape& shape) const override {
+    return static_cast<uint64_t>(k_.kv_page_bytes(shape.kv_type, shape.head_dim)) * shape.kv_heads *
+           static_cast<uint64_t>(shape.kv_pages) * shape.layers;
+  }
+  uint64_t scratch(const AttentionShape&, const StepLimits& limits) const override {
+    return static_cast<uint64_t>(kLogitRows) * sizeof(float) *
+               (limits.hidden_size + limits.vocab_size) +
+           gate_up_bytes(limits) + quantized_bytes(limits);
+  }
+
+ private:
+  const Kernels& k_ = select_kernels();
+};
+
 }  // namespace
 
 std::unique_ptr<Backend> make_backend(int threads, const Kernels& kernels) {
   return std::make_unique<CpuBackend>(threads, kernels);
 }
 
-const BackendSizes& backend_sizes() {
-  static constexpr BackendSizes kSizes = {
-      .buffer = [](int64_t rows, int64_t cols, BufferKind) -> uint64_t {
-        return static_cast<uint64_t>(rows * cols) * sizeof(float);
-      },
-      .linear = [](std::span<const PartShape> parts, LinearUse) -> uint64_t {
-        uint64_t sum = 0;
-        for (const PartShape& part : parts) {
-          sum += packed_bytes(select_kernels(), part.format, part.rows, part.cols);
-        }
-        return sum;
-      },
-      .kv_cache = [](const AttentionShape& shape) -> uint64_t {
-        return static_cast<uint64_t>(
-                   select_kernels().kv_page_bytes(shape.kv_type, shape.head_dim)) *
-               shape.kv_heads * static_cast<uint64_t>(shape.kv_pages) * shape.layers;
-      },
-      .scratch = [](const AttentionShape&, const StepLimits& limits) -> uint64_t {
-        return static_cast<uint64_t>(kLogitRows) * sizeof(float) *
-                   (limits.hidden_size + limits.vocab_size) +
-               quantized_bytes(limits);
-      },
-  };
-  return kSizes;
-}
+std::unique_ptr<const BackendSizes> backend_sizes() { return std::make_unique<CpuSizes>(); }
 
 }  // namespace altiplano::cpu

@@ -13,6 +13,6 @@ namespace altiplano::cpu {
 std::unique_ptr<Backend> make_backend(int threads, const Kernels& kernels = select_kernels());
 
 // What such a backend takes with the kernel table that is selected.
-const BackendSizes& backend_sizes();
+std::unique_ptr<const BackendSizes> backend_sizes();
 
 }  // namespace altiplano::cpu

@@ -102,7 +102,12 @@ void check(const ModelSpec& spec) {
 
 StepLimits step_limits(const Config& c) {
   const int most_cols = std::max({c.hidden_size, c.intermediate_size, c.heads * c.head_dim});
-  return {c.max_step_tokens, c.hidden_size, c.vocab_size, most_cols, c.int8_activations};
+  return {.tokens = c.max_step_tokens,
+          .hidden_size = c.hidden_size,
+          .intermediate_size = c.intermediate_size,
+          .vocab_size = c.vocab_size,
+          .most_cols = most_cols,
+          .int8_activations = c.int8_activations};
 }
 
 }  // namespace altiplano

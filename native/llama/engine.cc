@@ -26,7 +26,7 @@ AttentionShape attention_shape(const Config& c) {
 uint64_t workspace_bytes(const Workspace& w) {
   uint64_t sum = 0;
   for (const Buffer* buffer :
-       {w.x.get(), w.h.get(), w.qkv.get(), w.heads.get(), w.y.get(), w.gate_up.get(), w.f.get()}) {
+       {w.x.get(), w.h.get(), w.qkv.get(), w.heads.get(), w.y.get(), w.f.get()}) {
     sum += buffer->bytes();
   }
   return sum;
@@ -40,13 +40,13 @@ MemoryUse estimate(const ModelSpec& spec, const BackendSizes& sizes) {
   const auto add = [&](std::initializer_list<const TensorSpec*> tensors, LinearUse use) {
     std::vector<PartShape> parts;
     for (const TensorSpec* t : tensors) parts.push_back({t->format, t->rows, t->cols});
-    memory.weights += sizes.linear(parts, use);
+    memory.weights += sizes.linear(parts, use, c.int8_activations);
   };
   add({&spec.embedding}, embedding_use(spec));
   for (const LayerSpec& l : spec.layers) {
     add({&l.q, &l.k, &l.v}, LinearUse::kMatmul);
     add({&l.o}, LinearUse::kMatmul);
-    add({&l.gate, &l.up}, LinearUse::kMatmul);
+    add({&l.gate, &l.up}, LinearUse::kGateUp);
     add({&l.down}, LinearUse::kMatmul);
   }
   if (!spec.tied) add({&spec.head}, LinearUse::kMatmul);

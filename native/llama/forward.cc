@@ -23,7 +23,6 @@ void each_buffer(const Config& c, const Fn& fn) {
   fn(&Workspace::qkv, (c.heads + 2 * kv_heads) * head_dim, kMatmulOutput);
   fn(&Workspace::heads, c.heads * head_dim, kMatmulInput);
   fn(&Workspace::y, c.hidden_size, kResidual);
-  fn(&Workspace::gate_up, int64_t{2} * c.intermediate_size, kMatmulOutput);
   fn(&Workspace::f, c.intermediate_size, kMatmulInput);
 }
 
@@ -71,8 +70,7 @@ void forward(const Config& c, const Weights& w, Backend& b, Workspace& ws, const
     b.add_rmsnorm(*ws.x, *ws.y, *layer.feed_forward_norm, c.rms_norm_eps, *ws.h);  // x += y
 
     poll();
-    b.matmul(*layer.gate_up, *ws.h, *ws.gate_up);  // W1 h, W3 h
-    b.silu_mul(*ws.gate_up, *ws.f);
+    b.matmul_silu(*layer.gate_up, *ws.h, *ws.f);  // f = silu(W1 h) * W3 h
     poll();
     b.matmul(*layer.down, *ws.f, *ws.y);  // y = W2 f
     b.all_reduce(*ws.y, shard);

@@ -11,13 +11,12 @@ namespace altiplano {
 
 // Activations of the largest step, allocated at load time. T is max_step_tokens.
 struct Workspace {
-  std::unique_ptr<Buffer> x;        // [T][D] the residual stream
-  std::unique_ptr<Buffer> h;        // [T][D] its normalised form
-  std::unique_ptr<Buffer> qkv;      // [T][(H + 2G) d]
-  std::unique_ptr<Buffer> heads;    // [T][H d] attention output
-  std::unique_ptr<Buffer> y;        // [T][D] what a block adds to x
-  std::unique_ptr<Buffer> gate_up;  // [T][2F]
-  std::unique_ptr<Buffer> f;        // [T][F]
+  std::unique_ptr<Buffer> x;      // [T][D] the residual stream
+  std::unique_ptr<Buffer> h;      // [T][D] its normalised form
+  std::unique_ptr<Buffer> qkv;    // [T][(H + 2G) d]
+  std::unique_ptr<Buffer> heads;  // [T][H d] attention output
+  std::unique_ptr<Buffer> y;      // [T][D] what a block adds to x
+  std::unique_ptr<Buffer> f;      // [T][F]
 
   Workspace(Backend& backend, const Config& config);
   // Bytes of a workspace on such a backend, without making it.

@@ -122,7 +122,7 @@ class Loader {
       layer.qkv = matrix({&l.q, &l.k, &l.v}, LinearUse::kMatmul, /*rotary=*/2);
       layer.o = matrix({&l.o});
       layer.feed_forward_norm = vector(l.feed_forward_norm);
-      layer.gate_up = matrix({&l.gate, &l.up});
+      layer.gate_up = matrix({&l.gate, &l.up}, LinearUse::kGateUp);
       layer.down = matrix({&l.down});
       w.layers.push_back(std::move(layer));
     }

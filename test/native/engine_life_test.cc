@@ -33,7 +33,7 @@ void expect_bits(Engine& engine, const std::vector<Sequence>& sequences, const L
 }
 
 uint64_t weight_bytes(const ModelSpec& spec) {
-  return estimate(spec, cpu::backend_sizes()).weights;
+  return estimate(spec, *cpu::backend_sizes()).weights;
 }
 
 }  // namespace

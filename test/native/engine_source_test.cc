@@ -129,7 +129,7 @@ void test_memory() {
       ModelSpec changed = spec;
       changed.config.kv_type = kv;
       const MemoryUse memory = engine.memory();
-      const MemoryUse expected = estimate(changed, cpu::backend_sizes());
+      const MemoryUse expected = estimate(changed, *cpu::backend_sizes());
       CHECK(memory.weights == expected.weights, "%s: weights", recipe->name);
       CHECK(memory.kv == expected.kv, "%s: KV cache", recipe->name);
       CHECK(memory.workspace == expected.workspace, "%s: workspace", recipe->name);

@@ -30,6 +30,9 @@ class Context {
   Context& operator=(const Context&) = delete;
 
   CUcontext get() const { return context_; }
+  // Makes it the calling thread's until another one is made so: for the length of a step, in which
+  // every call of the driver would else have to do it (CurrentContext).
+  void make_current() const;
   const DeviceProperties& device() const { return device_; }
   // Free memory of the device, for all processes.
   size_t free_bytes() const;
@@ -58,7 +61,7 @@ class Stream {
   Stream& operator=(const Stream&) = delete;
 
   CUstream get() const { return stream_; }
-  const Context& context() const { return *context_; }
+  const std::shared_ptr<const Context>& context() const { return context_; }
   // Waits until all is done; an error of a kernel shows here. Throws Error.
   void synchronize() const;
 

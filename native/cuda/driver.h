@@ -23,6 +23,7 @@ namespace altiplano::cuda {
   X(cuDeviceTotalMem)               \
   X(cuDevicePrimaryCtxRetain)       \
   X(cuDevicePrimaryCtxRelease)      \
+  X(cuCtxSetCurrent)                \
   X(cuCtxPushCurrent)               \
   X(cuCtxPopCurrent)                \
   X(cuModuleLoadData)               \

@@ -1,0 +1,312 @@
+// The operations of backend.h on a GPU: everything is launched on one stream, in order, and nothing
+// waits before the end of a step, when its results have been copied to the host.
+//
+// The residual stream and what is added to it are f32; what a matmul reads or writes is f16. Rows
+// of f16 begin at multiples of 16 bytes.
+#include "cuda/cuda_backend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "cuda/devices.h"
+#include "cuda/kv_page.h"
+#include "cuda/linear.h"
+#include "cuda/matmul_general.h"
+#include "cuda/operations.h"
+#include "cuda/row_outputs.h"
+#include "cuda/step_inputs.h"
+#include "util/error.h"
+
+namespace altiplano::cuda {
+namespace {
+
+int64_t stride_of(int64_t cols, BufferKind kind) {
+  return kind == BufferKind::kResidual ? cols : (cols + 7) / 8 * 8;
+}
+
+size_t buffer_bytes(int64_t rows, int64_t cols, BufferKind kind) {
+  const size_t element = kind == BufferKind::kResidual ? sizeof(float) : 2;
+  return static_cast<size_t>(rows * stride_of(cols, kind)) * element;
+}
+
+struct CudaBuffer : Buffer {
+  CudaBuffer(std::shared_ptr<const Context> context, int64_t rows, int64_t cols, BufferKind k)
+      : memory(std::move(context), buffer_bytes(rows, cols, k), "activations"),
+        kind(k),
+        cols(cols),
+        stride(stride_of(cols, k)) {}
+  size_t bytes() const override { return memory.bytes(); }
+  DeviceMemory memory;
+  const BufferKind kind;
+  const int64_t cols;
+  const int64_t stride;  // elements of a row
+};
+
+const CudaBuffer& buffer(const Buffer& b) { return static_cast<const CudaBuffer&>(b); }
+CUdeviceptr data(const Buffer& b) { return buffer(b).memory.get(); }
+const CudaLinear& linear(const Linear& w) { return static_cast<const CudaLinear&>(w); }
+
+int64_t kv_page_bytes(const AttentionShape& a) {
+  return static_cast<int64_t>(kv_head_bytes(a.kv_type, a.head_dim)) * a.kv_heads;
+}
+
+size_t rotation_bytes(const AttentionShape& a) {
+  return static_cast<size_t>(a.max_positions) * static_cast<size_t>(a.head_dim / 2) * 2 *
+         sizeof(float);
+}
+
+// Pages of the block tables of a step, as most steps have them.
+int64_t usual_pages(const AttentionShape& a) { return std::min<int64_t>(a.kv_pages, 1 << 16); }
+
+class CudaBackend : public Backend {
+ public:
+  CudaBackend(int ordinal, std::unique_ptr<RowReader> reader)
+      : context_(std::make_shared<Context>(ordinal)),
+        stream_(context_),
+        kernels_(context_),
+        matmul_(make_general_matmul(kernels_)),
+        reader_(std::move(reader)) {}
+
+  ~CudaBackend() override { abandon_step(); }
+
+  // --- loading --------------------------------------------------------------------------------
+
+  std::unique_ptr<Buffer> allocate(int64_t rows, int64_t cols, BufferKind kind) override {
+    context_->make_current();
+    auto result = std::make_unique<CudaBuffer>(context_, rows, cols, kind);
+    // What pads the rows is never written to, and must be numbers.
+    fill_bytes(stream_, data(*result), 0, result->bytes());
+    return result;
+  }
+
+  void to_float(FileType type, const uint8_t* raw, int64_t count, float* out) override {
+    reader_->to_float(type, raw, count, out);
+  }
+
+  std::unique_ptr<Buffer> upload(const float* values, int64_t count) override {
+    context_->make_current();
+    auto result = std::make_unique<CudaBuffer>(context_, 1, count, BufferKind::kResidual);
+    copy_and_wait(data(*result), values, static_cast<size_t>(count) * sizeof(float));
+    return result;
+  }
+
+  std::unique_ptr<Linear> prepare(std::span<const MatrixPart> parts, LinearUse use,
+                                  LoadMonitor& monitor) override {
+    context_->make_current();
+    if (!loader_) {
+      loader_ =
+          std::make_unique<LinearLoader>(stream_, *matmul_, *reader_, limits_.int8_activations);
+    }
+    std::unique_ptr<CudaLinear> result = loader_->load(parts, use, monitor);
+    if (use == LinearUse::kGateUp && result->parts.size() > 1 && gate_up_.bytes() == 0) {
+      const auto products = static_cast<size_t>(limits_.tokens * 2 * limits_.intermediate_size);
+      gate_up_ = DeviceMemory(context_, products * 2, "activations");
+    }
+    return result;
+  }
+
+  void prepare_attention(const AttentionShape& shape) override {
+    context_->make_current();
+    shape_ = shape;
+    cache_.head_bytes = static_cast<int64_t>(kv_head_bytes(shape.kv_type, shape.head_dim));
+    cache_.page_bytes = kv_page_bytes(shape);
+    cache_.layer_bytes = cache_.page_bytes * shape.kv_pages;
+    kv_ = DeviceMemory(context_, static_cast<size_t>(cache_.layer_bytes) * shape.layers,
+                       "the KV cache");
+    cache_.pages = kv_.get();
+    operations_ = std::make_unique<Operations>(kernels_, shape);
+
+    // The angles are computed in float64: f32 would be off by whole turns at far positions.
+    const int64_t half = shape.head_dim / 2;
+    std::vector<float> rotations;
+    rotations.reserve(static_cast<size_t>(shape.max_positions * half * 2));
+    for (int64_t position = 0; position < shape.max_positions; ++position) {
+      for (int64_t i = 0; i < half; ++i) {
+        const double angle = static_cast<double>(position) * shape.inverse_frequencies[i];
+        rotations.push_back(static_cast<float>(std::cos(angle)));
+        rotations.push_back(static_cast<float>(std::sin(angle)));
+      }
+    }
+    rotations_ = DeviceMemory(context_, rotation_bytes(shape), "rotary positions");
+    copy_and_wait(rotations_.get(), rotations.data(), rotation_bytes(shape));
+  }
+
+  void prepare_steps(const StepLimits& limits) override {
+    context_->make_current();
+    limits_ = limits;
+    matmul_->prepare(limits);
+    inputs_ = std::make_unique<StepInputs>(context_, limits.tokens, usual_pages(shape_));
+    outputs_ = std::make_unique<RowOutputs>(stream_, *operations_, *matmul_, limits);
+  }
+
+  // --- a step ---------------------------------------------------------------------------------
+
+  void begin_step(const Batch& batch) override {
+    // Weights have been loaded: their threads and staging memory are needed no more.
+    loader_.reset();
+    reader_.reset();
+
+    context_->make_current();  // for all of the step
+    batch_ = &batch;
+    outputs_->begin(batch);
+    inputs_->set(stream_, batch);
+    tokens_ = {.count = static_cast<uint32_t>(batch.tokens.size()),
+               .positions = inputs_->positions(),
+               .slots = inputs_->slots(),
+               .block_begin = inputs_->block_begin(),
+               .words = inputs_->words()};
+    operations_->copy_pages(stream_, cache_, inputs_->page_copies(),
+                            static_cast<int64_t>(batch.page_copies.size() / 2));
+  }
+
+  void abandon_step() noexcept override {
+    try {
+      const CurrentContext current(*context_);
+      stream_.synchronize();
+    } catch (const Error&) {
+      // A kernel failed. The step's own error has been told, and the next call will fail again.
+    }
+  }
+
+  void embed(const Linear& embedding, Buffer& x) override {
+    const CudaLinear& w = linear(embedding);
+    operations_->embed(stream_, w.embedding_format, w.embedding, tokens_.count, inputs_->tokens(),
+                       outputs_->chosen(), data(x));
+  }
+
+  void rmsnorm(const Buffer& x, const Buffer& weight, float eps, Buffer& out) override {
+    operations_->rmsnorm(stream_, tokens_.count, data(x), data(weight), eps, buffer(x).cols,
+                         data(out), buffer(out).stride);
+  }
+
+  void add_rmsnorm(Buffer& x, const Buffer& y, const Buffer& weight, float eps,
+                   Buffer& out) override {
+    operations_->add_rmsnorm(stream_, tokens_.count, data(x), data(y), data(weight), eps,
+                             buffer(x).cols, data(out), buffer(out).stride);
+  }
+
+  void matmul(const Linear& w, const Buffer& x, Buffer& y, const int32_t* adapters) override {
+    if (adapters != nullptr) {
+      throw Error("ALTIPLANO_INTERNAL", "the CUDA backend takes no adapters");
+    }
+    const bool wide = buffer(y).kind == BufferKind::kResidual;
+    for (const CudaLinear::Part& part : linear(w).parts) {
+      matmul_->multiply(stream_, part.matrix, data(x), buffer(x).stride, tokens_.count,
+                        wide ? Epilogue::kStoreF32 : Epilogue::kStoreF16,
+                        data(y) + static_cast<CUdeviceptr>(part.first_row * (wide ? 4 : 2)),
+                        buffer(y).stride);
+    }
+  }
+
+  void matmul_silu(const Linear& gate_up, const Buffer& x, Buffer& out) override {
+    const std::vector<CudaLinear::Part>& parts = linear(gate_up).parts;
+    if (parts.size() == 1) {
+      matmul_->multiply(stream_, parts[0].matrix, data(x), buffer(x).stride, tokens_.count,
+                        Epilogue::kSiluMulF16, data(out), buffer(out).stride);
+      return;
+    }
+    const int64_t cols = buffer(out).cols;
+    for (const CudaLinear::Part& part : parts) {  // gate and up in different formats
+      matmul_->multiply(stream_, part.matrix, data(x), buffer(x).stride, tokens_.count,
+                        Epilogue::kStoreF16,
+                        gate_up_.get() + static_cast<CUdeviceptr>(part.first_row * 2), 2 * cols);
+    }
+    operations_->silu_mul(stream_, tokens_.count, gate_up_.get(), cols, data(out),
+                          buffer(out).stride);
+  }
+
+  void rope_and_store(Buffer& qkv, int layer) override {
+    operations_->rope_and_store(stream_, tokens_, data(qkv), buffer(qkv).stride, rotations_.get(),
+                                cache_, layer);
+  }
+
+  void attention(const Buffer& qkv, int layer, Buffer& out) override {
+    operations_->attention(stream_, tokens_, data(qkv), buffer(qkv).stride, cache_, layer,
+                           data(out), buffer(out).stride);
+  }
+
+  void all_reduce(Buffer&, const Shard& shard) override {
+    if (shard.size != 1) {
+      throw Error("ALTIPLANO_INTERNAL", "the CUDA backend has no tensor parallelism");
+    }
+  }
+
+  void logits(const Linear& head, const Buffer& h, RowResults& results) override {
+    outputs_->launch(head, data(h), buffer(h).stride, *inputs_);
+    stream_.synchronize();  // the end of the step, also for one without wanted rows
+    outputs_->take(*batch_, results);
+  }
+
+  // --- memory ---------------------------------------------------------------------------------
+
+  size_t kv_bytes() const override { return kv_.bytes(); }
+  size_t scratch_bytes() const override {
+    return rotations_.bytes() + matmul_->workspace_bytes() + inputs_->device_bytes() +
+           outputs_->device_bytes() + gate_up_.bytes();
+  }
+
+ private:
+  // From memory that is not pinned.
+  void copy_and_wait(CUdeviceptr to, const void* from, size_t bytes) {
+    copy_to_device(stream_, to, from, bytes);
+    stream_.synchronize();
+  }
+
+  std::shared_ptr<const Context> context_;
+  Stream stream_;
+  KernelLibrary kernels_;
+  std::unique_ptr<Matmul> matmul_;
+  std::unique_ptr<RowReader> reader_;     // while weights are loaded
+  std::unique_ptr<LinearLoader> loader_;  // likewise
+  std::unique_ptr<Operations> operations_;
+  AttentionShape shape_;
+  StepLimits limits_;
+  DeviceMemory kv_;
+  KvCache cache_;
+  DeviceMemory rotations_;  // [max positions][d / 2] (cos, sin)
+  DeviceMemory gate_up_;    // [T][2F] f16, for gate and up in different formats; else none
+
+  // The running step.
+  std::unique_ptr<StepInputs> inputs_;
+  std::unique_ptr<RowOutputs> outputs_;
+  const Batch* batch_ = nullptr;
+  StepTokens tokens_;
+};
+
+class CudaSizes : public BackendSizes {
+ public:
+  explicit CudaSizes(int ordinal) : device_(device_properties(ordinal)) {}
+
+  uint64_t buffer(int64_t rows, int64_t cols, BufferKind kind) const override {
+    return buffer_bytes(rows, cols, kind);
+  }
+  uint64_t linear(std::span<const PartShape> parts, LinearUse use,
+                  bool int8_activations) const override {
+    return LinearLoader::device_bytes(parts, use, int8_activations);
+  }
+  uint64_t kv_cache(const AttentionShape& shape) const override {
+    return static_cast<uint64_t>(kv_page_bytes(shape)) * static_cast<uint64_t>(shape.kv_pages) *
+           static_cast<uint64_t>(shape.layers);
+  }
+  uint64_t scratch(const AttentionShape& shape, const StepLimits& limits) const override {
+    return rotation_bytes(shape) + StepInputs::device_bytes(limits.tokens, usual_pages(shape)) +
+           RowOutputs::device_bytes(limits);
+  }
+
+ private:
+  const DeviceProperties device_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_backend(int ordinal, std::unique_ptr<RowReader> reader) {
+  return std::make_unique<CudaBackend>(ordinal, std::move(reader));
+}
+
+std::unique_ptr<const BackendSizes> backend_sizes(int ordinal) {
+  return std::make_unique<CudaSizes>(ordinal);
+}
+
+}  // namespace altiplano::cuda

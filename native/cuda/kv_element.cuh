@@ -1,0 +1,29 @@
+// Numbers of the KV cache: how they lie in a page, and what they are as floats.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include "cuda/kv_page.h"
+
+namespace altiplano::cuda {
+
+// Keys and values of one KV head in a page. Element is float, __half or int8_t.
+template <class Element>
+struct KvHead {
+  Element* k;       // [kKvPageTokens][head_dim]
+  Element* v;       // [kKvPageTokens][head_dim]
+  float* k_scales;  // [kKvPageTokens]; int8 only
+  float* v_scales;
+
+  __device__ KvHead(uint8_t* head, int head_dim)
+      : k(reinterpret_cast<Element*>(head)),
+        v(k + kKvPageTokens * head_dim),
+        k_scales(reinterpret_cast<float*>(v + kKvPageTokens * head_dim)),
+        v_scales(k_scales + kKvPageTokens) {}
+};
+
+__device__ inline float to_float(float x) { return x; }
+__device__ inline float to_float(__half x) { return __half2float(x); }
+__device__ inline float to_float(int8_t x) { return static_cast<float>(x); }
+
+}  // namespace altiplano::cuda

@@ -1,0 +1,134 @@
+#include "cuda/operations.h"
+
+#include <cmath>
+
+#include "cuda/row_results.h"
+
+namespace altiplano::cuda {
+namespace {
+
+constexpr uint32_t kRowThreads = 256;     // for a row of activations
+constexpr uint32_t kLogitThreads = 1024;  // for a row of logits; candidates.cu has the same
+constexpr uint32_t kAttentionWarps = 4;   // attention.cu has the same
+constexpr uint32_t kRopeWarps = 4;
+constexpr uint32_t kUsualSharedBytes = 48 << 10;
+
+uint32_t blocks(int64_t threads, uint32_t of_block) {
+  return static_cast<uint32_t>((threads + of_block - 1) / of_block);
+}
+
+uint32_t attention_shared_bytes(int head_dim) {
+  return (1 + kAttentionWarps) * static_cast<uint32_t>(head_dim) * sizeof(float);
+}
+
+template <size_t N>
+const char* name_for(KvType type, const char* const (&names)[N]) {
+  return names[static_cast<size_t>(type)];
+}
+
+}  // namespace
+
+Operations::Operations(KernelLibrary& kernels, const AttentionShape& shape)
+    : shape_(shape),
+      embed_{kernels.find("embed", "embed_f32"), kernels.find("embed", "embed_f16"),
+             kernels.find("embed", "embed_bf16"), kernels.find("embed", "embed_int8"),
+             kernels.find("embed", "embed_int4")},
+      rmsnorm_(kernels.find("rmsnorm", "rmsnorm")),
+      add_rmsnorm_(kernels.find("rmsnorm", "add_rmsnorm")),
+      rope_(kernels.find("rope", name_for(shape.kv_type, {"rope_f32", "rope_f16", "rope_int8"}))),
+      attention_(kernels.find(
+          "attention",
+          name_for(shape.kv_type, {"attention_f32", "attention_f16", "attention_int8"}))),
+      silu_mul_(kernels.find("silu_mul", "silu_mul")),
+      copy_pages_(kernels.find("copy_pages", "copy_pages")),
+      gather_rows_(kernels.find("gather_rows", "gather_rows")),
+      row_results_(kernels.find("row_results", "row_results")),
+      candidates_shared_(kernels.find("candidates", "candidates_shared")),
+      candidates_global_(kernels.find("candidates", "candidates_global")) {
+  const uint32_t shared = attention_shared_bytes(shape.head_dim);
+  if (shared > kUsualSharedBytes) {
+    const CurrentContext current(*kernels.context());
+    attention_.allow_shared_bytes(static_cast<int>(shared));
+  }
+}
+
+void Operations::embed(const Stream& stream, WeightFormat format, const CanonicalView& embedding,
+                       uint32_t count, CUdeviceptr tokens, CUdeviceptr chosen,
+                       CUdeviceptr x) const {
+  embed_[static_cast<size_t>(format.type)].launch(stream, {count}, {kRowThreads}, 0, embedding,
+                                                  tokens, chosen, x);
+}
+
+void Operations::rmsnorm(const Stream& stream, uint32_t count, CUdeviceptr x, CUdeviceptr weight,
+                         float eps, int64_t cols, CUdeviceptr out, int64_t out_stride) const {
+  rmsnorm_.launch(stream, {count}, {kRowThreads}, 0, x, weight, eps, static_cast<int32_t>(cols),
+                  out, static_cast<int32_t>(out_stride));
+}
+
+void Operations::add_rmsnorm(const Stream& stream, uint32_t count, CUdeviceptr x, CUdeviceptr y,
+                             CUdeviceptr weight, float eps, int64_t cols, CUdeviceptr out,
+                             int64_t out_stride) const {
+  add_rmsnorm_.launch(stream, {count}, {kRowThreads}, 0, x, y, weight, eps,
+                      static_cast<int32_t>(cols), out, static_cast<int32_t>(out_stride));
+}
+
+void Operations::rope_and_store(const Stream& stream, const StepTokens& tokens, CUdeviceptr qkv,
+                                int64_t stride, CUdeviceptr rotations, const KvCache& cache,
+                                int layer) const {
+  const uint32_t heads = blocks(shape_.heads + shape_.kv_heads, kRopeWarps);
+  rope_.launch(stream, {tokens.count, heads}, {32, kRopeWarps}, 0, qkv,
+               static_cast<int32_t>(stride), shape_.heads, shape_.kv_heads, shape_.head_dim,
+               tokens.positions, tokens.slots, rotations, cache.layer(layer), cache.head_bytes);
+}
+
+void Operations::attention(const Stream& stream, const StepTokens& tokens, CUdeviceptr qkv,
+                           int64_t stride, const KvCache& cache, int layer, CUdeviceptr out,
+                           int64_t out_stride) const {
+  const float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
+  attention_.launch(stream, {tokens.count, static_cast<uint32_t>(shape_.heads)},
+                    {kAttentionWarps * 32}, attention_shared_bytes(shape_.head_dim), qkv,
+                    static_cast<int32_t>(stride), shape_.heads, shape_.kv_heads, shape_.head_dim,
+                    scale, tokens.positions, tokens.block_begin, tokens.words, cache.layer(layer),
+                    cache.head_bytes, out, static_cast<int32_t>(out_stride));
+}
+
+void Operations::silu_mul(const Stream& stream, uint32_t count, CUdeviceptr gate_up, int64_t cols,
+                          CUdeviceptr out, int64_t out_stride) const {
+  silu_mul_.launch(stream, {count, blocks(cols, kRowThreads)}, {kRowThreads}, 0, gate_up,
+                   static_cast<int32_t>(cols), out, static_cast<int32_t>(out_stride));
+}
+
+void Operations::copy_pages(const Stream& stream, const KvCache& cache, CUdeviceptr pairs,
+                            int64_t count) const {
+  if (count == 0) return;
+  copy_pages_.launch(
+      stream, {blocks(cache.page_bytes / 16, kRowThreads), static_cast<uint32_t>(shape_.layers)},
+      {kRowThreads}, 0, cache.pages, cache.layer_bytes, cache.page_bytes, pairs,
+      static_cast<int32_t>(count));
+}
+
+void Operations::gather_rows(const Stream& stream, CUdeviceptr h, CUdeviceptr rows, uint32_t count,
+                             int64_t stride, CUdeviceptr out) const {
+  gather_rows_.launch(stream, {count}, {kRowThreads}, 0, h, rows, static_cast<int32_t>(stride),
+                      out);
+}
+
+void Operations::row_results(const Stream& stream, CUdeviceptr logits, int64_t vocab, uint32_t rows,
+                             CUdeviceptr requests, CUdeviceptr inputs, CUdeviceptr records,
+                             CUdeviceptr results, CUdeviceptr chosen) const {
+  row_results_.launch(stream, {rows}, {kLogitThreads}, 0, logits, vocab, requests, inputs, records,
+                      results, chosen);
+}
+
+void Operations::candidates(const Stream& stream, CUdeviceptr logits, int64_t vocab, uint32_t rows,
+                            CUdeviceptr requests, CUdeviceptr results, CUdeviceptr keys,
+                            int64_t keys_stride) const {
+  if (keys == 0) {
+    candidates_shared_.launch(stream, {rows}, {kLogitThreads}, 0, logits, vocab, requests, results);
+  } else {
+    candidates_global_.launch(stream, {rows}, {kLogitThreads}, 0, logits, vocab, requests, results,
+                              keys, keys_stride);
+  }
+}
+
+}  // namespace altiplano::cuda

@@ -1,0 +1,81 @@
+// The kernels beside matmul, with their grids: one function for each operation, asynchronous on a
+// stream. Pointers are device memory; strides count elements.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+#include "backend.h"
+#include "cuda/canonical.h"
+#include "cuda/kernel.h"
+
+namespace altiplano::cuda {
+
+// The KV cache of all layers.
+struct KvCache {
+  CUdeviceptr pages = 0;    // [layers][pages][kv heads][head_bytes]
+  int64_t layer_bytes = 0;  // a multiple of 256
+  int64_t page_bytes = 0;
+  int64_t head_bytes = 0;
+  CUdeviceptr layer(int index) const {
+    return pages + static_cast<CUdeviceptr>(index * layer_bytes);
+  }
+};
+
+// The tokens of a step; see StepInputs.
+struct StepTokens {
+  uint32_t count = 0;
+  CUdeviceptr positions = 0;
+  CUdeviceptr slots = 0;
+  CUdeviceptr block_begin = 0;
+  CUdeviceptr words = 0;
+};
+
+class Operations {
+ public:
+  // `shape` decides which kernels are loaded.
+  Operations(KernelLibrary& kernels, const AttentionShape& shape);
+
+  // x [T][cols] f32 = rows of the embedding
+  void embed(const Stream& stream, WeightFormat format, const CanonicalView& embedding,
+             uint32_t count, CUdeviceptr tokens, CUdeviceptr chosen, CUdeviceptr x) const;
+  // out [T][out_stride] f16 = rmsnorm(x) * weight
+  void rmsnorm(const Stream& stream, uint32_t count, CUdeviceptr x, CUdeviceptr weight, float eps,
+               int64_t cols, CUdeviceptr out, int64_t out_stride) const;
+  // x += y first
+  void add_rmsnorm(const Stream& stream, uint32_t count, CUdeviceptr x, CUdeviceptr y,
+                   CUdeviceptr weight, float eps, int64_t cols, CUdeviceptr out,
+                   int64_t out_stride) const;
+  // qkv [T][stride] f16; rotations [positions][head_dim / 2] (cos, sin)
+  void rope_and_store(const Stream& stream, const StepTokens& tokens, CUdeviceptr qkv,
+                      int64_t stride, CUdeviceptr rotations, const KvCache& cache, int layer) const;
+  // out [T][out_stride] f16
+  void attention(const Stream& stream, const StepTokens& tokens, CUdeviceptr qkv, int64_t stride,
+                 const KvCache& cache, int layer, CUdeviceptr out, int64_t out_stride) const;
+  // out [T][out_stride] = silu(gate) * up of gate_up [T][2 cols], all f16
+  void silu_mul(const Stream& stream, uint32_t count, CUdeviceptr gate_up, int64_t cols,
+                CUdeviceptr out, int64_t out_stride) const;
+  // pairs [count][source, destination]
+  void copy_pages(const Stream& stream, const KvCache& cache, CUdeviceptr pairs,
+                  int64_t count) const;
+  // out [rows][stride] = rows of h [T][stride], f16
+  void gather_rows(const Stream& stream, CUdeviceptr h, CUdeviceptr rows, uint32_t count,
+                   int64_t stride, CUdeviceptr out) const;
+  // logits [rows][vocab] f32 to what `requests` ask for; `chosen` [rows] gets the best ids
+  void row_results(const Stream& stream, CUdeviceptr logits, int64_t vocab, uint32_t rows,
+                   CUdeviceptr requests, CUdeviceptr inputs, CUdeviceptr records,
+                   CUdeviceptr results, CUdeviceptr chosen) const;
+  // keys [rows][keys_stride] u64, or 0 if no row wants more than kCandidatesInSharedMemory
+  void candidates(const Stream& stream, CUdeviceptr logits, int64_t vocab, uint32_t rows,
+                  CUdeviceptr requests, CUdeviceptr results, CUdeviceptr keys,
+                  int64_t keys_stride) const;
+
+ private:
+  const AttentionShape shape_;
+  Kernel embed_[5];  // by WeightType
+  Kernel rmsnorm_, add_rmsnorm_, rope_, attention_, silu_mul_, copy_pages_, gather_rows_,
+      row_results_, candidates_shared_, candidates_global_;
+};
+
+}  // namespace altiplano::cuda

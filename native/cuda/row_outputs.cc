@@ -1,0 +1,145 @@
+#include "cuda/row_outputs.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+namespace altiplano::cuda {
+namespace {
+
+// Rows whose logits are computed together: a tile of tokens of the matrix multiplication.
+constexpr int64_t kLogitRows = 128;
+// Words of results that a row usually asks for.
+constexpr int64_t kUsualResults = 256;
+
+int64_t stride_of(int64_t cols) { return (cols + 7) / 8 * 8; }
+
+int64_t logit_rows(const StepLimits& limits) { return std::min(kLogitRows, limits.tokens); }
+
+size_t gathered_bytes(const StepLimits& limits) {
+  return static_cast<size_t>(logit_rows(limits) * stride_of(limits.hidden_size)) * 2;
+}
+size_t logits_bytes(const StepLimits& limits) {
+  return static_cast<size_t>(logit_rows(limits) * limits.vocab_size) * sizeof(float);
+}
+size_t chosen_bytes(const StepLimits& limits) { return static_cast<size_t>(limits.tokens) * 4; }
+size_t results_bytes(const StepLimits& limits) {
+  return static_cast<size_t>(limits.tokens) * (sizeof(RowRecord) + kUsualResults * 4);
+}
+
+}  // namespace
+
+RowOutputs::RowOutputs(const Stream& stream, const Operations& operations, Matmul& matmul,
+                       const StepLimits& limits)
+    : stream_(stream),
+      context_(stream.context()),
+      operations_(operations),
+      matmul_(matmul),
+      hidden_stride_(stride_of(limits.hidden_size)),
+      vocab_(limits.vocab_size),
+      gathered_(context_, gathered_bytes(limits), "the rows of the output head"),
+      logits_(context_, logits_bytes(limits), "logits"),
+      chosen_(context_, chosen_bytes(limits), "chosen tokens"),
+      results_(context_, results_bytes(limits), "the results of steps"),
+      host_results_(context_, results_bytes(limits), "the results of steps") {}
+
+uint64_t RowOutputs::device_bytes(const StepLimits& limits) {
+  return gathered_bytes(limits) + logits_bytes(limits) + chosen_bytes(limits) +
+         results_bytes(limits);
+}
+
+uint64_t RowOutputs::device_bytes() const {
+  return gathered_.bytes() + logits_.bytes() + chosen_.bytes() + results_.bytes() + keys_.bytes();
+}
+
+void RowOutputs::begin(const Batch& batch) {
+  layout_ = result_layout(batch);
+  full_rows_.clear();
+  int32_t full = 0;
+  for (const uint8_t wanted : batch.full_rows) full_rows_.push_back(wanted ? full++ : -1);
+
+  // All of this is rare but for whole rows: more results than usual, or a token asked for twice.
+  const size_t bytes = static_cast<size_t>(layout_.words) * 4;
+  if (results_.bytes() < bytes) {
+    results_ = {};
+    results_ = DeviceMemory(context_, bytes, "the results of a step");
+    host_results_ = {};
+    host_results_ = PinnedMemory(context_, bytes, "the results of a step");
+  }
+  if (const size_t wanted = batch.rows.size() * 4; chosen_.bytes() < wanted) {
+    DeviceMemory more(context_, wanted, "chosen tokens");
+    copy_on_device(stream_, more.get(), chosen_.get(), chosen_.bytes());
+    stream_.synchronize();
+    chosen_ = std::move(more);
+  }
+  const size_t row_bytes = static_cast<size_t>(full) * static_cast<size_t>(vocab_) * sizeof(float);
+  if (host_rows_.bytes() < row_bytes) {
+    host_rows_ = {};
+    host_rows_ = PinnedMemory(context_, row_bytes, "whole rows of logits");
+  }
+  const int32_t most = batch.candidates.empty() ? 0 : *std::ranges::max_element(batch.candidates);
+  keys_stride_ = 0;
+  if (most > kCandidatesInSharedMemory) {
+    keys_stride_ = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(most)));
+    const int64_t rows = std::min<int64_t>(kLogitRows, layout_.rows);
+    const size_t key_bytes = static_cast<size_t>(rows * keys_stride_) * sizeof(uint64_t);
+    if (keys_.bytes() < key_bytes) {
+      keys_ = {};
+      keys_ = DeviceMemory(context_, key_bytes, "sorting candidates");
+    }
+  }
+}
+
+void RowOutputs::launch(const Linear& head, CUdeviceptr h, int64_t h_stride,
+                        const StepInputs& inputs) {
+  const auto& w = static_cast<const CudaLinear&>(head);
+  const int64_t at_once =
+      static_cast<int64_t>(logits_.bytes()) / (vocab_ * static_cast<int64_t>(sizeof(float)));
+  for (int64_t first = 0; first < layout_.rows; first += at_once) {
+    const int64_t count = std::min(at_once, layout_.rows - first);
+    const auto rows = static_cast<uint32_t>(count);
+    operations_.gather_rows(stream_, h, inputs.rows() + first * 4, rows, h_stride, gathered_.get());
+    for (const CudaLinear::Part& part : w.parts) {
+      matmul_.multiply(stream_, part.matrix, gathered_.get(), h_stride, count, Epilogue::kStoreF32,
+                       logits_.get() + part.first_row * sizeof(float), vocab_);
+    }
+    const CUdeviceptr requests = inputs.requests() + first * sizeof(RowRequest);
+    operations_.row_results(stream_, logits_.get(), vocab_, rows, requests, inputs.words(),
+                            results_.get() + first * sizeof(RowRecord), results_.get(),
+                            chosen_.get() + first * 4);
+    operations_.candidates(stream_, logits_.get(), vocab_, rows, requests, results_.get(),
+                           keys_stride_ > 0 ? keys_.get() : 0, keys_stride_);
+    const size_t row_bytes = static_cast<size_t>(vocab_) * sizeof(float);
+    for (int64_t r = 0; r < count; ++r) {
+      const int32_t place = full_rows_[static_cast<size_t>(first + r)];
+      if (place < 0) continue;
+      copy_to_host(stream_, host_rows_.data() + static_cast<size_t>(place) * row_bytes,
+                   logits_.get() + static_cast<size_t>(r) * row_bytes, row_bytes);
+    }
+  }
+  copy_to_host(stream_, host_results_.data(), results_.get(),
+               static_cast<size_t>(layout_.words) * 4);
+}
+
+void RowOutputs::take(const Batch& batch, RowResults& results) const {
+  const uint8_t* const host = host_results_.data();
+  for (int64_t r = 0; r < layout_.rows; ++r) {
+    RowRecord record;
+    std::memcpy(&record, host + r * sizeof(record), sizeof(record));
+    const bool finite = record.finite != 0;
+    results.finite[r] = finite;
+    results.log_sum_exp[r] = finite ? record.maximum + std::log(record.one) : NAN;
+    results.scaled_log_sum_exp[r] =
+        finite ? record.maximum * batch.inverse_temperatures[r] + std::log(record.scaled) : NAN;
+  }
+  const uint8_t* pair = host + layout_.candidates * 4;
+  for (size_t i = 0; i < results.candidate_ids.size(); ++i, pair += 8) {
+    std::memcpy(&results.candidate_ids[i], pair, 4);
+    std::memcpy(&results.candidate_logits[i], pair + 4, 4);
+  }
+  std::memcpy(results.id_logits.data(), host + layout_.ids * 4, results.id_logits.size() * 4);
+  std::memcpy(results.full_logits.data(), host_rows_.data(), results.full_logits.size() * 4);
+}
+
+}  // namespace altiplano::cuda

@@ -1,0 +1,97 @@
+#include "cuda/step_inputs.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace altiplano::cuda {
+namespace {
+
+constexpr int64_t kRequestWords = sizeof(RowRequest) / 4;
+constexpr int64_t kRecordWords = sizeof(RowRecord) / 4;
+static_assert(sizeof(RowRequest) % 4 == 0 && sizeof(RowRecord) % 8 == 0);
+
+// Of a step with a row for each token, and a few ids for each.
+int64_t usual_words(int64_t tokens, int64_t pages) {
+  constexpr int64_t kIdsOfRow = 64;
+  return tokens * (5 + kRequestWords + kIdsOfRow) + pages;
+}
+
+}  // namespace
+
+ResultLayout result_layout(const Batch& batch) {
+  ResultLayout layout;
+  layout.rows = static_cast<int64_t>(batch.rows.size());
+  layout.candidates = layout.rows * kRecordWords;
+  int64_t candidates = 0;
+  for (const int32_t count : batch.candidates) candidates += count;
+  layout.ids = layout.candidates + 2 * candidates;
+  layout.words = layout.ids + static_cast<int64_t>(batch.ids.size());
+  return layout;
+}
+
+uint64_t StepInputs::device_bytes(int64_t tokens, int64_t pages) {
+  return static_cast<uint64_t>(usual_words(tokens, pages)) * 4;
+}
+
+StepInputs::StepInputs(std::shared_ptr<const Context> context, int64_t tokens, int64_t pages)
+    : context_(std::move(context)),
+      host_(context_, device_bytes(tokens, pages), "the inputs of steps"),
+      device_(context_, device_bytes(tokens, pages), "the inputs of steps") {}
+
+void StepInputs::set(const Stream& stream, const Batch& b) {
+  const auto tokens = static_cast<int64_t>(b.tokens.size());
+  const auto rows = static_cast<int64_t>(b.rows.size());
+  int64_t words = 0;
+  const auto place = [&](int64_t count) { return std::exchange(words, words + count); };
+  tokens_ = place(tokens);
+  positions_ = place(tokens);
+  slots_ = place(tokens);
+  block_begin_ = place(tokens);
+  rows_ = place(rows);
+  requests_ = place(rows * kRequestWords);
+  const int64_t ids = place(static_cast<int64_t>(b.ids.size()));
+  page_copies_ = place(static_cast<int64_t>(b.page_copies.size()));
+  const int64_t blocks = place(static_cast<int64_t>(b.block_table.size()));
+  const auto bytes = static_cast<size_t>(words) * 4;
+  if (bytes > device_.bytes()) {
+    // Rare: rows that ask for thousands of ids, or pages that many sequences share.
+    host_ = {};
+    host_ = PinnedMemory(context_, bytes, "the inputs of a step");
+    device_ = {};
+    device_ = DeviceMemory(context_, bytes, "the inputs of a step");
+  }
+
+  auto* const to = reinterpret_cast<int32_t*>(host_.data());
+  const auto put = [&](int64_t at, const std::vector<int32_t>& values) {
+    std::copy(values.begin(), values.end(), to + at);
+  };
+  put(tokens_, b.tokens);
+  put(positions_, b.positions);
+  put(slots_, b.slots);
+  put(rows_, b.rows);
+  put(ids, b.ids);
+  put(page_copies_, b.page_copies);
+  put(blocks, b.block_table);
+  for (size_t s = 0; s + 1 < b.sequence_starts.size(); ++s) {
+    std::fill(to + block_begin_ + b.sequence_starts[s],
+              to + block_begin_ + b.sequence_starts[s + 1],
+              static_cast<int32_t>(blocks + b.block_starts[s]));
+  }
+  const ResultLayout layout = result_layout(b);
+  auto candidates = static_cast<int32_t>(layout.candidates);
+  for (int64_t r = 0; r < rows; ++r) {
+    const int32_t first_id = b.id_starts[r];
+    const RowRequest request = {.inverse_temperature = b.inverse_temperatures[r],
+                                .candidates = b.candidates[r],
+                                .candidate_results = candidates,
+                                .ids = static_cast<int32_t>(ids + first_id),
+                                .id_count = b.id_starts[r + 1] - first_id,
+                                .id_results = static_cast<int32_t>(layout.ids + first_id)};
+    std::memcpy(to + requests_ + r * kRequestWords, &request, sizeof(request));
+    candidates += 2 * b.candidates[r];
+  }
+  copy_to_device(stream, device_.get(), host_.data(), bytes);
+}
+
+}  // namespace altiplano::cuda

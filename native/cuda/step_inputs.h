@@ -1,0 +1,57 @@
+// What a step needs of the host, on the device: the arrays of the batch, packed and copied at once.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "backend.h"
+#include "cuda/memory.h"
+#include "cuda/row_results.h"
+
+namespace altiplano::cuda {
+
+// Where the results of a step stand, in 4-byte words: a RowRecord for each wanted row, then what
+// each row asked for. Whole rows are apart.
+struct ResultLayout {
+  int64_t rows = 0;
+  int64_t candidates = 0;  // begin of the (id, logit) pairs of all rows
+  int64_t ids = 0;         // begin of the logits of the ids asked for
+  int64_t words = 0;       // of all
+};
+ResultLayout result_layout(const Batch& batch);
+
+class StepInputs {
+ public:
+  // Room for steps of `tokens` tokens and `pages` pages; larger ones make it grow.
+  StepInputs(std::shared_ptr<const Context> context, int64_t tokens, int64_t pages);
+  static uint64_t device_bytes(int64_t tokens, int64_t pages);
+
+  // Packs the arrays and copies them, asynchronously. The copy before must have ended.
+  void set(const Stream& stream, const Batch& batch);
+
+  // All of the step that was set; 4-byte words, those of the row requests and offsets count from
+  // words().
+  CUdeviceptr words() const { return device_.get(); }
+  CUdeviceptr tokens() const { return at(tokens_); }            // [T]
+  CUdeviceptr positions() const { return at(positions_); }      // [T]
+  CUdeviceptr slots() const { return at(slots_); }              // [T]
+  CUdeviceptr block_begin() const { return at(block_begin_); }  // [T] where its pages stand
+  CUdeviceptr rows() const { return at(rows_); }                // [R]
+  CUdeviceptr requests() const { return at(requests_); }        // [R] RowRequest
+  CUdeviceptr page_copies() const { return at(page_copies_); }  // pairs
+
+  uint64_t device_bytes() const { return device_.bytes(); }
+
+ private:
+  CUdeviceptr at(int64_t word) const { return device_.get() + static_cast<CUdeviceptr>(word) * 4; }
+
+  std::shared_ptr<const Context> context_;
+  PinnedMemory host_;
+  DeviceMemory device_;
+  int64_t tokens_ = 0, positions_ = 0, slots_ = 0, block_begin_ = 0, rows_ = 0, requests_ = 0,
+          page_copies_ = 0;
+};
+
+}  // namespace altiplano::cuda

@@ -132,18 +132,16 @@ bool locate_global(Warp& warp, const Op& op, uint32_t mask, const Addresses& add
     counters.global_write_bytes += moved;
     counters.global_write_sectors += sectors;
   }
-  for (int lane = 0; lane < kWarpSize; ++lane) {
-    pointers[lane] = reinterpret_cast<uint8_t*>(addresses[lane]);
-  }
+  for_each_lane(mask,
+                [&](int lane) { pointers[lane] = reinterpret_cast<uint8_t*>(addresses[lane]); });
   return true;
 }
 
 bool locate_constant(Warp& warp, const Op& op, uint32_t mask, const Addresses& addresses, int bytes,
                      AccessKind kind, Pointers& pointers) {
   if (!check_global(warp, op, mask, addresses, bytes, bytes, kind)) return false;
-  for (int lane = 0; lane < kWarpSize; ++lane) {
-    pointers[lane] = reinterpret_cast<uint8_t*>(addresses[lane]);
-  }
+  for_each_lane(mask,
+                [&](int lane) { pointers[lane] = reinterpret_cast<uint8_t*>(addresses[lane]); });
   return true;
 }
 
@@ -154,8 +152,8 @@ bool locate_shared(Warp& warp, const Op& op, uint32_t mask, const Addresses& add
   std::array<uint32_t, kWarpSize> offsets;
   for (int lane = 0; lane < kWarpSize; ++lane) {
     offsets[lane] = static_cast<uint32_t>(addresses[lane]);
-    pointers[lane] = shared.bytes() + offsets[lane];
   }
+  for_each_lane(mask, [&](int lane) { pointers[lane] = shared.bytes() + offsets[lane]; });
   shared.access(warp, op, mask, offsets.data(), bytes, kind, values);
   return true;
 }

@@ -15,7 +15,7 @@
 namespace ptx_simulator {
 
 // Who touched something when, in 63 bits: the time on top, so that "made at or before time t" is
-// one signed comparison, then warp, lane, two flags and the PTX line. 0 is "never, or long ago".
+// one signed comparison, then warp, lane, three flags and the PTX line. 0 is "never, or long ago".
 using Record = int64_t;
 
 inline constexpr int kRecordTimeShift = 36;
@@ -26,7 +26,8 @@ inline constexpr Record kRecordAtomic = Record{1} << 25;
 // Other lanes (of a read), or other threads (of an atomic), did the same at about that time, so
 // that not even the thread of the record is ordered behind it without synchronisation.
 inline constexpr Record kRecordSeveral = Record{1} << 24;
-inline constexpr Record kRecordLineMask = kRecordSeveral - 1;
+inline constexpr Record kRecordWrote = Record{1} << 23;  // not only read
+inline constexpr Record kRecordLineMask = kRecordWrote - 1;
 inline constexpr Record kRecordLaneMask = Record{31} << kRecordLaneShift;
 inline constexpr Record kRecordWarpMask = Record{31} << kRecordWarpShift;
 inline constexpr uint32_t kMostTime = (uint32_t{1} << 27) - 2;

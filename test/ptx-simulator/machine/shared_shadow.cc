@@ -63,6 +63,7 @@ void SharedShadow::access(const Access& access) {
   const int warp = access.warp.index;
   Record record = clocks_.record(warp, access.op.line);
   if (is_strong(access.kind)) record |= kRecordAtomic;
+  if (is_write(access.kind)) record |= kRecordWrote;
   Pass pass{access,
             warp,
             record_limit(clocks_.floor(warp)),
@@ -86,14 +87,15 @@ void SharedShadow::begin_copies(const Access& access) {
             warp,
             record_limit(clocks_.floor(warp)),
             INT64_MAX,
-            clocks_.record(warp, access.op.line),
+            clocks_.record(warp, access.op.line) | kRecordWrote,
             false};
   if (access.width == 16) return write<4, true>(pass);
   return access.width == 8 ? write<2, true>(pass) : write<1, true>(pass);
 }
 
 void SharedShadow::complete_copy(int warp, int lane, int line, uint32_t address, int width) {
-  const Record record = clocks_.record(warp, line) | Record{lane} << kRecordLaneShift;
+  const Record record =
+      clocks_.record(warp, line) | Record{lane} << kRecordLaneShift | kRecordWrote;
   for (uint32_t index = address / 4; index < (address + width) / 4; ++index) {
     word(index).write = record;
     states_[index] = static_cast<uint8_t>((states_[index] | kWritten) & ~kPending);
@@ -195,7 +197,7 @@ void SharedShadow::touch_cell(Pass& pass, int lane, CellReference cell, uint32_t
            !clocks_.ordered(other, pass.warp, lane);
   };
   if (conflicts(cell.write) && !same_instruction(pass, lane, cell.write, byte)) {
-    report_race(pass, lane, cell.write, true, byte);
+    report_race(pass, lane, cell.write, byte);
   }
   if (!is_write(kind)) {
     const bool mine = same_warp(cell.read, me);
@@ -208,9 +210,15 @@ void SharedShadow::touch_cell(Pass& pass, int lane, CellReference cell, uint32_t
     return;
   }
   if (conflicts(cell.read)) {
-    report_race(pass, lane, cell.read, false, byte);
+    report_race(pass, lane, cell.read, byte);
   } else if (conflicts(cell.older_read)) {
-    report_race(pass, lane, cell.older_read, false, byte);
+    report_race(pass, lane, cell.older_read, byte);
+  }
+  const bool hides_plain_write = is_strong(kind) && (cell.write & kRecordAtomic) == 0 &&
+                                 cell.write >= record_limit(clocks_.common_floor());
+  if (hides_plain_write) {
+    (cell.older_read >= pass.limit && cell.read < pass.limit ? cell.read : cell.older_read) =
+        cell.write;
   }
   // An atomic operation that takes the place of another thread's stands for both.
   const bool several = is_strong(kind) && cell.write >= pass.limit &&
@@ -294,15 +302,14 @@ std::string thread_name(const Warp& warp, int thread) {
 
 // Of each access of a warp the first finding is enough.
 
-void SharedShadow::report_race(Pass& pass, int lane, Record other, bool other_wrote,
-                               uint32_t byte) {
+void SharedShadow::report_race(Pass& pass, int lane, Record other, uint32_t byte) {
   if (pass.reported) return;
   pass.reported = true;
   const Access& a = pass.access;
   const bool same_thread = warp_of(other) == pass.warp && lane_of(other) == lane;
-  const char* did = (other & kRecordAtomic) != 0 && other_wrote ? " updated "
-                    : other_wrote                               ? " wrote "
-                                                                : " read ";
+  const char* did = (other & kRecordWrote) == 0    ? " read "
+                    : (other & kRecordAtomic) != 0 ? " updated "
+                                                   : " wrote ";
   const char* does = a.kind == Kind::kAtomic ? " updates it"
                      : is_write(a.kind)      ? " writes it"
                                              : " reads it";

@@ -8,7 +8,9 @@
 // Of the accesses to a cell (word or byte) it keeps the last write and two reads, of different
 // warps where there are such: the latest one and, at random, the one before it or an older one. A
 // write that comes after a recorded access takes its place, since whoever synchronises with the
-// write has synchronised with that, too.
+// write has synchronised with that, too. Only an atomic access that takes the place of a plain
+// write hides it from other atomic accesses: then the write moves to the place of a read, with
+// which they conflict just so.
 #pragma once
 
 #include <cstdint>
@@ -86,7 +88,7 @@ class SharedShadow {
   void join(uint32_t index);
   void join_if_settled(uint32_t index);
 
-  void report_race(Pass& pass, int lane, Record other, bool other_wrote, uint32_t byte);
+  void report_race(Pass& pass, int lane, Record other, uint32_t byte);
   void report_pending(Pass& pass, int lane, uint32_t word_index);
   void report_unwritten(Pass& pass, int lane, uint32_t byte);
 

@@ -81,9 +81,7 @@ int Block::run(uint64_t random, int steps) {
     resolve();
     return 0;
   }
-  // The next runnable one at or behind a random place.
-  const int first = static_cast<int>(random % kMostWarps);
-  const int chosen = (first + std::countr_zero(std::rotr(runnable_, first))) % kMostWarps;
+  const int chosen = nth_lane(runnable_, static_cast<int>(random % std::popcount(runnable_)));
   Warp& warp = warps_[chosen];
   const int executed = warp.run(steps);
   if (!warp.runnable()) {
@@ -165,11 +163,9 @@ void Block::open(Barrier& barrier) {
     const int i = std::countr_zero(rest);
     Warp& warp = warps_[i];
     const uint32_t lanes = barrier.waiting[i];
-    warp.release(lanes);
-    runnable_ |= 1u << i;
-    if (barrier.reduction == BarrierReduction::kNone) continue;
-    for_each_lane(lanes, [&](int lane) {
-      const Op& op = warp.last_op(lane);
+    const bool reduces = barrier.reduction != BarrierReduction::kNone;
+    for_each_lane(reduces ? lanes : 0, [&](int lane) {
+      const Op& op = warp.op_of(lane);
       if (op.d.empty() || op.d[0].none()) return;
       if (barrier.reduction == BarrierReduction::kPopc) {
         warp.lanes<uint32_t>(op.d[0])[lane] = barrier.popc;
@@ -179,6 +175,8 @@ void Block::open(Barrier& barrier) {
         warp.set_predicate(op.d[0], 1u << lane, value ? UINT32_MAX : 0);
       }
     });
+    warp.release(lanes);
+    runnable_ |= 1u << i;
   }
   barrier = {};
 }
@@ -208,7 +206,7 @@ bool Block::open_without_exited_threads() {
       if (missing != 0 && exited < 0) exited = warp.thread(std::countr_zero(missing));
     }
     if (!complete || exited < 0) continue;
-    const Op& exit = warps_[exited / kWarpSize].last_op(exited % kWarpSize);
+    const Op& exit = warps_[exited / kWarpSize].op_of(exited % kWarpSize);
     warps_[barrier.first_thread / kWarpSize].report(
         FindingKind::kBarrierDivergence, *barrier.first_op, barrier.first_thread % kWarpSize,
         "barrier " + std::to_string(i) + " waits for " + std::to_string(barrier.expected) +
@@ -227,11 +225,11 @@ void Block::report_stuck() {
     uint32_t rest = warp.live;
     while (rest != 0) {
       const int lane = std::countr_zero(rest);
-      const Op& op = warp.last_op(lane);
+      const Op& op = warp.op_of(lane);
       warp.fail(FindingKind::kBarrierDivergence, op, lane,
                 "waits for threads that never come; " + places);
       for_each_lane(rest, [&](int other) {
-        if (&warp.last_op(other) == &op) rest &= ~(1u << other);
+        if (&warp.op_of(other) == &op) rest &= ~(1u << other);
       });
     }
   }
@@ -254,7 +252,7 @@ void Block::report_endless(const std::string& text) {
   for (Warp& warp : warps_) {
     if (warp.live == 0) continue;
     const int lane = std::countr_zero(warp.live);
-    warp.fail(FindingKind::kDeadlock, warp.last_op(lane), lane, text + "; " + where());
+    warp.fail(FindingKind::kDeadlock, warp.op_of(lane), lane, text + "; " + where());
     return;
   }
 }

@@ -151,9 +151,7 @@ bool Warp::gather() {
     diverged_steps_ = 0;
     if (const uint32_t others = candidates & ~group_; others != 0) {
       // Any of them, and those that stand with it.
-      uint32_t rest = others;
-      for (uint32_t skip = random() % std::popcount(others); skip > 0; --skip) rest &= rest - 1;
-      lowest = key[std::countr_zero(rest)];
+      lowest = key[nth_lane(others, static_cast<int>(random() % std::popcount(others)))];
       group_ = favoured_ = candidates = lanes_at(lowest);
       favour_left_ = kFavouredSteps;
     }
@@ -244,7 +242,7 @@ bool Warp::try_to_complete(int lane) {
   });
   if ((wait.members & live & ~there) != 0) return false;
 
-  const Op& op = last_op(lane);
+  const Op& op = op_of(lane);
   // An aligned barrier is counted by the block, which misses the threads that exited.
   if (const uint32_t exited = wait.members & exists & ~live;
       exited != 0 && wait.meet != Meet::kWarp) {
@@ -252,7 +250,7 @@ bool Warp::try_to_complete(int lane) {
     report(FindingKind::kBarrierDivergence, op, lane,
            "lanes " + hexadecimal(exited) + " of the member mask " + hexadecimal(wait.members) +
                " never come: lane " + std::to_string(first) + " exited at PTX line " +
-               std::to_string(last_op(first).line));
+               std::to_string(op_of(first).line));
   }
   synchronizing_ &= ~there;
   release(there);
@@ -260,10 +258,10 @@ bool Warp::try_to_complete(int lane) {
   return true;
 }
 
-const Op& Warp::last_op(int lane) const {
-  const int32_t behind =
+const Op& Warp::op_of(int lane) const {
+  const int32_t next =
       (group_ >> lane & 1) != 0 ? next_ : static_cast<int32_t>(position_[lane] & kCounterMask);
-  return ops_[std::max(behind - 1, 0)];
+  return ops_[(live & ~waiting) >> lane & 1 ? next : next - 1];
 }
 
 bool Warp::give_up_alignment() {
@@ -277,12 +275,12 @@ bool Warp::give_up_alignment() {
   for_each_lane(aligned, [&](int other) {
     if (position_[other] == position_[lane]) same_place |= 1u << other;
   });
-  const Op& op = last_op(lane);
+  const Op& op = op_of(lane);
   const int missing = std::countr_zero(live & ~same_place);
   report(FindingKind::kBarrierDivergence, op, lane,
          "an aligned barrier is executed by lanes " + hexadecimal(same_place) + " of warp " +
              std::to_string(index) + " only; lane " + std::to_string(missing) +
-             " waits at PTX line " + std::to_string(last_op(missing).line));
+             " waits at PTX line " + std::to_string(op_of(missing).line));
   synchronizing_ &= ~same_place;
   release(same_place);
   waits_[lane].complete(*this, op, same_place);
@@ -297,13 +295,13 @@ std::string Warp::where() const {
     const bool waits = (waiting >> first & 1) != 0;
     uint32_t lanes = 0;
     for_each_lane(rest, [&](int lane) {
-      if (((waiting >> lane & 1) != 0) == waits && &last_op(lane) == &last_op(first)) {
+      if (((waiting >> lane & 1) != 0) == waits && &op_of(lane) == &op_of(first)) {
         lanes |= 1u << lane;
       }
     });
     text += std::string(text.empty() ? "" : ", ") + "lanes " + hexadecimal(lanes) +
             (waits ? " wait at PTX line " : " run at PTX line ") +
-            std::to_string(last_op(first).line);
+            std::to_string(op_of(first).line);
     rest &= ~lanes;
   }
   return "warp " + std::to_string(index) + ": " + text;

@@ -63,6 +63,12 @@ inline void for_each_lane(uint32_t mask, Body body) {
   }
 }
 
+// The n-th lane of a mask, from 0.
+inline int nth_lane(uint32_t mask, int n) {
+  for (; n > 0; --n) mask &= mask - 1;
+  return std::countr_zero(mask);
+}
+
 class Warp {
  public:
   Warp(Block& owner, int warp_index, std::byte* register_file);
@@ -139,8 +145,8 @@ class Warp {
   bool runnable() const { return (live & ~waiting) != 0; }
   void wait(uint32_t lanes);     // at a barrier of the block
   void release(uint32_t lanes);  // from it
-  // The instruction that a lane waits at, or exited at.
-  const Op& last_op(int lane) const;
+  // The instruction that a lane waits at or has exited at, or, if it can run, runs next.
+  const Op& op_of(int lane) const;
   // When nothing in the block can run: lanes at aligned barriers stop waiting for the rest of their
   // warp. False if there were none.
   bool give_up_alignment();

@@ -129,6 +129,7 @@ struct Shape {
   uint32_t dynamic_shared_bytes = 0;
   uint64_t seed = 1;
   int host_threads = 1;
+  int multiprocessors = 108;
   uint64_t most_warp_instructions = 100 * 1000 * 1000;
 };
 
@@ -164,6 +165,7 @@ LaunchReport run_ptx(const Kernel& kernel, Shape shape, const Arguments&... argu
     context.block[i] = shape.block[i] == 0 ? 1 : shape.block[i];
   }
   context.shared_bytes = program.static_shared_bytes + shape.dynamic_shared_bytes;
+  context.multiprocessors = shape.multiprocessors;
   context.parameters.resize(program.parameter_bytes);
   context.allocations = GlobalMemory::instance().snapshot();
   [[maybe_unused]] size_t index = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "machine/global_memory.h"
 #include "ptx/constant.h"
 
 namespace ptx_simulator {
@@ -150,21 +151,34 @@ const FunctionLayout::Register& Decoder::find_register(const std::string& name) 
   return found->second;
 }
 
-// PTX lets registers of .ld, .st and .cvt be wider than the type, and of another kind; all others
-// must have its width and not contradict its kind (.b types go with all).
+// A register must be as wide as the type and not contradict its kind (.b types go with all); only
+// those of ld, st and cvt may be wider, if they are not of floats. ptxas draws the same lines.
 const FunctionLayout::Register& Decoder::checked_register(const Operand& operand, Type type) const {
   const FunctionLayout::Register& found = find_register(operand.name);
   if (operand.negated) fail("'!' before a value");
-  const bool is_relaxed = is_one_of(instruction_->opcode, {"ld", "ldu", "st", "cvt"});
+  const bool may_be_wider =
+      !is_float(found.type) && is_one_of(instruction_->opcode, {"ld", "ldu", "st", "cvt"});
   const int bits = bits_of(found.type);
-  const bool fits = is_relaxed ? bits >= bits_of(type) : bits == bits_of(type);
-  const bool contradicts = !is_relaxed && ((is_float(type) && is_integer(found.type)) ||
-                                           (is_integer(type) && is_float(found.type)));
+  const bool fits = may_be_wider ? bits >= bits_of(type) : bits == bits_of(type);
+  const bool contradicts =
+      (is_float(type) && is_integer(found.type)) || (is_integer(type) && is_float(found.type));
   if (found.type == Type::kPred || !fits || contradicts) {
     fail("register '" + operand.name + "' is a ." + name_of(found.type) + ", not a ." +
          name_of(type));
   }
   return found;
+}
+
+// `_` may stand only where the execution knows of it (and ptxas allows it).
+void Decoder::check_discard(const Operand& operand) const {
+  const bool is_part = std::none_of(instruction_->operands.begin(), instruction_->operands.end(),
+                                    [&](const Operand& whole) { return &whole == &operand; });
+  const std::string& opcode = instruction_->opcode;
+  if (is_part
+          ? !is_one_of(opcode, {"call", "ld", "ldmatrix", "lop3", "match", "mov", "setp", "shfl"})
+          : !is_one_of(opcode, {"atom", "setp", "shfl"})) {
+    fail("'_' where a result is needed");
+  }
 }
 
 const Place& Decoder::find_variable(const std::string& name) const {
@@ -236,7 +250,9 @@ Slot Decoder::destination(const Operand& operand, Type type) {
     const FunctionLayout::Register& found = checked_register(operand, type);
     low = found.slot;
     high = found.high;
-  } else if (operand.kind != Operand::Kind::kDiscard) {
+  } else if (operand.kind == Operand::Kind::kDiscard) {
+    check_discard(operand);
+  } else {
     fail("a register is wanted as destination");
   }
   op_->d.push_back(low);
@@ -268,7 +284,9 @@ Slot Decoder::predicate_destination(const Operand& operand) {
     if (found.type != Type::kPred) fail("register '" + operand.name + "' is no predicate");
     if (operand.negated) fail("'!' before a destination");
     slot = found.slot;
-  } else if (operand.kind != Operand::Kind::kDiscard) {
+  } else if (operand.kind == Operand::Kind::kDiscard) {
+    check_discard(operand);
+  } else {
     fail("a predicate is wanted as destination");
   }
   op_->d.push_back(slot);
@@ -296,7 +314,14 @@ std::vector<Slot> Decoder::destinations(size_t index, Type type) {
 Slot Decoder::symbol_base(const Operand& operand, StateSpace space) {
   const Place& place = find_variable(operand.name);
   bool fits = place.space == space;
-  if (space == StateSpace::kGeneric) fits = place.space == StateSpace::kGlobal;
+  if (space == StateSpace::kGeneric && !place.is_parameter) {
+    if (place.space == StateSpace::kGlobal) return program_.constant(place.address, 8);
+    if (place.space == StateSpace::kShared) {
+      return program_.constant(kSharedWindow + place.address, 8);
+    }
+    if (place.space == StateSpace::kLocal)
+      return program_.constant(kLocalWindow + place.address, 8);
+  }
   if (space == StateSpace::kParam) fits = place.is_parameter;
   if (!fits) fail("'" + operand.name + "' is in another state space");
   if (space == StateSpace::kParam) op_->space = place.space;

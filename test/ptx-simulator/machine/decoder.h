@@ -92,6 +92,7 @@ class Decoder {
  private:
   const FunctionLayout::Register& find_register(const std::string& name) const;
   const FunctionLayout::Register& checked_register(const Operand& operand, Type type) const;
+  void check_discard(const Operand& operand) const;
   const Place& find_variable(const std::string& name) const;
   Slot constant(uint64_t bits, Type type);
   Slot symbol_address(const Operand& operand, Type type);

@@ -1,13 +1,12 @@
-// Constant expressions: C's operators on 64-bit integers, and floats with a sign.
+// Constant expressions: C's operators on 64-bit integers, and arithmetic on doubles.
 #include <bit>
-#include <cmath>
+#include <cstdlib>
 
 #include "ptx/parser.h"
 
 namespace ptx_simulator {
 namespace {
 
-// Text may nest without end, the parser's stack may not.
 constexpr int kMostNesting = 64;
 
 struct Operator {
@@ -50,38 +49,73 @@ uint64_t apply(std::string_view text, uint64_t a, uint64_t b, bool is_unsigned, 
   return is_unsigned ? a >= b : sa >= sb;
 }
 
-}  // namespace
-
-uint64_t bits_as(const Constant& value, Type type, int line) {
-  const int bits = bits_of(type);
-  const uint64_t mask = bits >= 64 ? UINT64_MAX : (uint64_t{1} << bits) - 1;
-  if (!value.is_float) {
-    if (type == Type::kF32 || type == Type::kF64) {
-      throw PtxError(line, std::string("an integer where a .") + name_of(type) + " is wanted");
-    }
-    return value.bits & mask;
+// Doubles only: a 0f... constant stands alone.
+Constant apply_to_floats(std::string_view text, Constant a, const Constant& b, int line) {
+  const std::string_view known = "+-*/";
+  if (!a.is_double || !b.is_double || text.size() != 1 || known.find(text) == known.npos) {
+    throw PtxError(line, "floats that '" + std::string(text) + "' does not take");
   }
-  switch (type) {
-    case Type::kF32:
-      // Decimal constants are doubles that are rounded where they are used.
-      if (!value.is_double) return value.bits;
-      return std::bit_cast<uint32_t>(static_cast<float>(std::bit_cast<double>(value.bits)));
-    case Type::kF64:
-      if (value.is_double) return value.bits;
-      break;
-    case Type::kB32:
-    case Type::kB64:
-    case Type::kTf32:
-      if (bits == (value.is_double ? 64 : 32)) return value.bits;
-      break;
-    default:
-      break;
-  }
-  throw PtxError(line, std::string("a ") + (value.is_double ? "double" : "single") +
-                           " precision constant where a ." + name_of(type) + " is wanted");
+  const auto x = std::bit_cast<double>(a.bits), y = std::bit_cast<double>(b.bits);
+  a.bits = std::bit_cast<uint64_t>(text == "+"   ? x + y
+                                   : text == "-" ? x - y
+                                   : text == "*" ? x * y
+                                                 : x / y);
+  return a;
 }
 
-Constant Parser::parse_constant() { return parse_binary(1); }
+// ".5" reads as a modifier.
+bool is_fraction(const Token& token) {
+  return token.kind == Token::Kind::kDotted &&
+         token.text.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+}  // namespace
+
+// Text may nest without end, the parser's stack may not.
+struct Parser::Nesting {
+  explicit Nesting(Parser& p) : parser(p) {
+    if (parser.depth_ >= kMostNesting) parser.fail("an expression that is nested too deeply");
+    ++parser.depth_;
+  }
+  ~Nesting() { --parser.depth_; }
+  Parser& parser;
+};
+
+// As ptxas has it: floats are rounded to the type, .b types take floats of their own width only,
+// and neither do integers become floats nor floats integers. There are no constants of 16-bit
+// floats.
+uint64_t bits_as(const Constant& value, Type type, int line) {
+  const int bits = bits_of(type);
+  const auto fail = [&](const char* what) {
+    throw PtxError(line, std::string(what) + " constant where a ." + name_of(type) + " is wanted");
+  };
+  if (!value.is_float) {
+    if (type >= Type::kF16) fail("an integer");
+    return bits >= 64 ? value.bits : value.bits & ((uint64_t{1} << bits) - 1);
+  }
+  if (type == Type::kF32 && value.is_double) {
+    return std::bit_cast<uint32_t>(static_cast<float>(std::bit_cast<double>(value.bits)));
+  }
+  if (type == Type::kF64 && !value.is_double) {
+    const auto single = std::bit_cast<float>(static_cast<uint32_t>(value.bits));
+    return std::bit_cast<uint64_t>(static_cast<double>(single));
+  }
+  const bool fits = value.is_double ? type == Type::kF64 || type == Type::kB64
+                                    : type == Type::kF32 || type == Type::kB32;
+  if (!fits) fail(value.is_double ? "a double-precision" : "a single-precision");
+  return value.bits;
+}
+
+// A condition and its two values.
+Constant Parser::parse_constant() {
+  const Constant condition = parse_binary(1);
+  if (!take("?")) return condition;
+  const Nesting nesting(*this);
+  const Constant first = parse_constant();
+  expect(":");
+  const Constant second = parse_constant();
+  return condition.bits != 0 ? first : second;
+}
 
 int64_t Parser::parse_integer_constant() {
   const int at = line();
@@ -102,7 +136,8 @@ Constant Parser::parse_binary(int lowest_precedence) {
     lexer_.advance();
     const Constant right = parse_binary(found->precedence + 1);
     if (left.is_float || right.is_float) {
-      throw PtxError(at, "floats in an expression (only a sign is known)");
+      left = apply_to_floats(found->text, left, right, at);
+      continue;
     }
     // A shift has the type of its left operand; what compares is signed.
     const bool is_shift = found->precedence == 8;
@@ -114,12 +149,7 @@ Constant Parser::parse_binary(int lowest_precedence) {
 }
 
 Constant Parser::parse_unary() {
-  if (depth_ >= kMostNesting) fail("an expression that is nested too deeply");
-  struct Depth {
-    explicit Depth(int& d) : depth(d) { ++depth; }
-    ~Depth() { --depth; }
-    int& depth;
-  } const depth(depth_);
+  const Nesting nesting(*this);
   const int at = line();
   if (take("(")) {
     // A cast: (.s64) or (.u64).
@@ -132,7 +162,7 @@ Constant Parser::parse_unary() {
       value.is_unsigned = is_unsigned;
       return value;
     }
-    const Constant value = parse_binary(1);
+    const Constant value = parse_constant();
     expect(")");
     return value;
   }
@@ -163,6 +193,10 @@ Constant Parser::parse_unary() {
     value.bits = token().bits;
   } else if (token().is_name("WARP_SZ")) {
     value.bits = 32;
+  } else if (is_fraction(token())) {
+    value.is_float = value.is_double = true;
+    value.bits =
+        std::bit_cast<uint64_t>(std::strtod(("0." + std::string(token().text)).c_str(), nullptr));
   } else {
     unexpected("a constant");
   }

@@ -114,6 +114,28 @@ void Parser::parse_file() {
   while (take(",")) expect_integer("a time or size", UINT64_MAX);
 }
 
+// A second name for a function, which was declared by it.
+void Parser::parse_alias() {
+  const int at = line();
+  std::string name = expect_name("a function");
+  expect(",");
+  const std::string original = expect_name("a function");
+  expect(";");
+  const auto is_original = [&](const Function& f) {
+    return f.name == original && !f.is_declaration && !f.is_entry;
+  };
+  const auto found = std::find_if(module_.functions.begin(), module_.functions.end(), is_original);
+  if (found == module_.functions.end()) {
+    throw PtxError(at, "there is no function '" + original + "'");
+  }
+  if (!defined_.insert(name).second) {
+    throw PtxError(at, "function '" + name + "' is defined twice");
+  }
+  Function copy = *found;
+  copy.name = std::move(name);
+  module_.functions.push_back(std::move(copy));
+}
+
 void Parser::parse_module_item() {
   if (take(";")) return;
   // Debug information of functions may have labels of its own out here.
@@ -124,6 +146,7 @@ void Parser::parse_module_item() {
   if (take_dotted("target")) return parse_target();
   if (take_dotted("file")) return parse_file();
   if (take_dotted("loc")) return parse_location();
+  if (take_dotted("alias")) return parse_alias();
   if (take_dotted("address_size")) {
     if (expect_integer("an address size", 64) != 64) fail("only .address_size 64 is known");
     return;

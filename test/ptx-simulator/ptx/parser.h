@@ -40,6 +40,7 @@ class Parser {
   void parse_target();
   void parse_file();
   void parse_module_item();
+  void parse_alias();
   void parse_function(bool is_entry);
   std::vector<Variable> parse_parameters();
   Variable parse_parameter();
@@ -61,6 +62,7 @@ class Parser {
   int parse_alignment();
 
   // --- constant.cc ---
+  struct Nesting;
   Constant parse_constant();
   Constant parse_binary(int lowest_precedence);
   Constant parse_unary();

@@ -19,7 +19,6 @@ constexpr TypeRow kTypes[] = {
 };
 static_assert(std::size(kTypes) == static_cast<size_t>(Type::kF64) + 1);
 
-// Appends, as GCC 12 warns of operator+ for no reason (bug 105651).
 void append(std::string& text, const Operand& operand) {
   const auto append_list = [&](const char* separator) {
     const char* before = "";

@@ -45,16 +45,17 @@ void fail_misaligned(Warp& warp, const Op& op, int lane, uint64_t address, const
 void fail_unmapped(Warp& warp, const Op& op, int lane, uint64_t address, int bytes) {
   const AllocationMap& map = *warp.block.launch.allocations;
   const std::string access = in_bytes(bytes) + " at " + hexadecimal(address);
+  const std::string are = bytes == 1 ? " is " : " are ";
   const Allocation* in = map.find(address);
   if (in == nullptr && address < kNullPage) {
     return warp.fail(FindingKind::kOutOfBounds, op, lane, access + ": a null pointer");
   }
   if (in != nullptr && !in->is_live) {
     return warp.fail(FindingKind::kUseAfterFree, op, lane,
-                     access + " are at byte " + std::to_string(address - in->begin) + " of " +
+                     access + are + "at byte " + std::to_string(address - in->begin) + " of " +
                          described(*in) + ", which was freed");
   }
-  std::string where = " are in no allocation";
+  std::string where = are + "in no allocation";
   if (in != nullptr) {
     where = " cross the end of " + described(*in) + ", of which " + in_bytes(in->end() - address) +
             " are left there";
@@ -65,9 +66,9 @@ void fail_unmapped(Warp& warp, const Op& op, int lane, uint64_t address, int byt
     const uint64_t behind = below != nullptr ? address - below->end() : kNear;
     const uint64_t before = above != nullptr ? above->begin - address : kNear;
     if (behind < kNear && behind <= before) {
-      where = " are " + in_bytes(behind) + " behind the end of " + described(*below);
+      where = are + in_bytes(behind) + " behind the end of " + described(*below);
     } else if (before < kNear) {
-      where = " are " + in_bytes(before) + " before the beginning of " + described(*above);
+      where = are + in_bytes(before) + " before the beginning of " + described(*above);
     }
   }
   warp.fail(FindingKind::kOutOfBounds, op, lane, access + where);

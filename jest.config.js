@@ -1,3 +1,7 @@
+// Tests of the CPU run on the CPU, also where "auto" would take a GPU: the driver then finds none.
+// Those of the GPU (npm run test:gpu, test/cuda) set up what they run on themselves.
+process.env.CUDA_VISIBLE_DEVICES = '';
+
 export default {
   testEnvironment: 'node',
   roots: ['<rootDir>/test'],

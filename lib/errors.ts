@@ -40,6 +40,8 @@ export type ErrorCode =
   | 'ALTIPLANO_NATIVE_MISSING'
   /** A device that is not there or not supported. */
   | 'ALTIPLANO_DEVICE_UNAVAILABLE'
+  /** A call of the CUDA driver failed; the message names it, the kernel and the device. */
+  | 'ALTIPLANO_CUDA_FAILED'
   /** The model produced logits that are not numbers. */
   | 'ALTIPLANO_NUMERIC'
   /** A defect of altiplano itself: please report it. */

@@ -6,12 +6,27 @@ import { onAbort } from './abort.js';
 import { type ChatFormat, type ChatMessage, createChatFormat } from './chat/index.js';
 import { type Checkpoint, type LlamaConfig, openCheckpoint } from './checkpoint/index.js';
 import { cpuInfo } from './cpu-info.js';
+import { availableGpuBytes, chooseGpu } from './devices.js';
 import { AltiplanoError, aborted, invalidArgument, outOfRange, show } from './errors.js';
+import { formatBytes } from './format-bytes.js';
 import { GenerateTask } from './generation/generate-task.js';
 import type { Generation } from './generation/output.js';
 import { Scheduler, type SchedulerStats } from './generation/scheduler.js';
-import { checkMemory, type LoadPlan, type ModelMemory, planLoad } from './load-plan.js';
-import { fromNative, type KvType, type NativeEngine, native, packageRoot } from './native.js';
+import {
+  checkMemory,
+  type LoadPlan,
+  type ModelMemory,
+  neededBytes,
+  planLoad,
+} from './load-plan.js';
+import {
+  type Activations,
+  fromNative,
+  type KvType,
+  type NativeEngine,
+  native,
+  packageRoot,
+} from './native.js';
 import {
   type ChatOptions,
   type GenerateOptions,
@@ -32,8 +47,12 @@ export interface LlamaInfo {
   config: LlamaConfig;
   /** How the layers' weights are kept, for instance "bf16" or "int4 (group 32)". */
   weights: string;
-  /** What activations are multiplied as with int8 and int4 weights. */
-  activations: 'f32' | 'int8';
+  /** "cpu", or a GPU such as "cuda:0". */
+  device: 'cpu' | `cuda:${number}`;
+  /** The GPU's name; undefined on the CPU. */
+  deviceName: string | undefined;
+  /** What activations are multiplied as: on the CPU with int8 and int4 weights, else with all. */
+  activations: Activations;
   /** Element type of the KV cache. */
   kv: KvType;
   /** The longest sequence, in tokens. */
@@ -41,7 +60,7 @@ export interface LlamaInfo {
   /** Tokens that the KV cache holds for all sequences together. */
   kvCacheTokens: number;
   threads: number;
-  /** The kernel table: "portable", "avx2", "avxvnni" or "avx512". */
+  /** The kernel table: "portable", "avx2", "avxvnni" or "avx512"; of a GPU for instance "sm_80". */
   isa: string;
   chatFormat: 'llama2' | 'template' | 'none';
   memory: ModelMemory;
@@ -51,8 +70,10 @@ export interface LlamaInfo {
 /** What loading would take, all in bytes. */
 export interface MemoryEstimate extends ModelMemory {
   totalBytes: number;
-  /** Memory that can be had without swapping. */
+  /** Memory that can be had without swapping; of a GPU, what is free. */
   availableBytes: number;
+  /** Where the model would run. */
+  device: 'cpu' | `cuda:${number}`;
   contextTokens: number;
   kvCacheTokens: number;
   weights: string;
@@ -89,17 +110,35 @@ export async function estimateMemory(
 ): Promise<MemoryEstimate> {
   const resolved = resolveLoadOptions(options);
   const checkpoint = await openCheckpoint(checkSource(source));
-  const plan = planLoad(checkpoint, resolved);
-  const { memory, availableBytes, contextTokens, kvCacheTokens, weights, spec } = plan;
+  const plan = await planOnDevice(checkpoint, resolved);
+  const { memory, place, contextTokens, kvCacheTokens, weights, spec } = plan;
   return {
     ...memory,
-    totalBytes: memory.weightsBytes + memory.kvBytes + memory.workspaceBytes,
-    availableBytes,
+    totalBytes: neededBytes(plan),
+    availableBytes: place.availableBytes,
+    device: place.gpu === null ? 'cpu' : `cuda:${place.gpu.index}`,
     contextTokens,
     kvCacheTokens,
     weights,
     kv: spec.kv,
   };
+}
+
+/** The plan on the device that the options choose; `auto` takes the CPU if no GPU has the room. */
+async function planOnDevice(
+  checkpoint: Checkpoint,
+  options: ResolvedLoadOptions,
+): Promise<LoadPlan> {
+  const gpu = await chooseGpu(options);
+  if (gpu === null) return planLoad(checkpoint, options);
+  const availableBytes = await availableGpuBytes(gpu);
+  const plan = planLoad(checkpoint, options, { gpu, availableBytes });
+  if (options.device !== 'auto' || neededBytes(plan) <= availableBytes) return plan;
+  const onCpu = planLoad(checkpoint, options);
+  const warning =
+    `${checkpoint.name} runs on the CPU: it takes ${formatBytes(neededBytes(plan))}, and of ` +
+    `cuda:${gpu.index} (${gpu.name}) ${formatBytes(availableBytes)} are available.`;
+  return { ...onCpu, warnings: [...onCpu.warnings, warning] };
 }
 
 /**
@@ -125,6 +164,7 @@ export class Llama {
     loadMs: number,
   ) {
     const { spec } = plan;
+    const { gpu } = plan.place;
     this.#engine = engine;
     this.#checkpoint = checkpoint;
     this.#tokenizer = tokenizer;
@@ -142,12 +182,14 @@ export class Llama {
       format: checkpoint.format,
       config: checkpoint.config,
       weights: plan.weights,
+      device: gpu === null ? 'cpu' : `cuda:${gpu.index}`,
+      deviceName: gpu?.name,
       activations: spec.activations,
       kv: spec.kv,
       contextTokens: plan.contextTokens,
       kvCacheTokens: plan.kvCacheTokens,
       threads: spec.threads,
-      isa: cpuInfo().selected,
+      isa: gpu === null ? cpuInfo().selected : `sm_${gpu.computeCapability.replace('.', '')}`,
       chatFormat: chatFormat?.kind ?? 'none',
       memory: plan.memory,
       loadMs,
@@ -177,7 +219,8 @@ export class Llama {
     checkAborted();
     const makeTokenizer = checkpoint.tokenizer && (await Tokenizer.read(checkpoint.tokenizer));
     checkAborted();
-    const plan = planLoad(checkpoint, resolved);
+    const plan = await planOnDevice(checkpoint, resolved);
+    checkAborted();
     resolved.onProgress?.(progress('plan', 0, plan));
     checkAborted();
     checkMemory(plan, path);

@@ -2,9 +2,11 @@
 import { freemem } from 'node:os';
 import type { Checkpoint, TensorSource, TensorType } from './checkpoint/types.js';
 import { cpuInfo } from './cpu-info.js';
+import type { Place } from './devices.js';
 import { AltiplanoError, invalidArgument, outOfRange } from './errors.js';
 import { formatBytes } from './format-bytes.js';
 import {
+  type Activations,
   type EngineSpec,
   type EngineTensor,
   fromNative,
@@ -23,13 +25,12 @@ export interface ModelMemory {
 
 export interface LoadPlan {
   spec: EngineSpec;
+  place: Place;
   contextTokens: number;
   kvCacheTokens: number;
   /** The weight formats of the layers, for people: for instance "bf16", or "int4 (group 32)". */
   weights: string;
   memory: ModelMemory;
-  /** Memory that could be had without swapping when the plan was made. */
-  availableBytes: number;
   /** Bytes of weights to read. */
   fileBytes: number;
   /** What the user should know about choices that were made for them. */
@@ -37,11 +38,13 @@ export interface LoadPlan {
 }
 
 /** The most tokens in one step: enough for the kernels to work at full speed. */
-const MAX_STEP_TOKENS = 256;
+const MAX_STEP_TOKENS = { cpu: 256, gpu: 2048 };
 /** By default the KV cache has room for this many full contexts, */
 const DEFAULT_CONTEXTS = 4;
 /** as long as it takes no more than this share of the available memory; but for one in any case. */
 const DEFAULT_KV_SHARE = 0.25;
+/** A GPU's memory is for the models: the cache takes what is left, up to this many contexts. */
+const MOST_GPU_CONTEXTS = 256;
 /** Where not even one full context fits, the default context shrinks; but not below this. */
 const SHORTEST_DEFAULT_CONTEXT = 512;
 /** The engine's own limits (native/llama/config.cc). */
@@ -67,15 +70,16 @@ const AUTO_FORMATS: Readonly<Record<TensorType, WeightFormat>> = {
 /**
  * Decides every format and size. Without `contextTokens` the context is the model's; if the KV cache
  * of one such context does not fit beside the weights, it is the longest that fits, with a warning.
- * @param availableBytes memory that the model may take; default: what the process can have
+ * @param place where the model is to run; default: on the CPU, with what memory the process can have
  * @throws RangeError for options that do not fit the model; ALTIPLANO_OUT_OF_MEMORY for sizes that
  *   fit no machine (what does not fit this one is left to {@link checkMemory})
  */
 export function planLoad(
   checkpoint: Checkpoint,
   options: ResolvedLoadOptions,
-  availableBytes: number = availableMemoryBytes(),
+  place: Place = cpuPlace(),
 ): LoadPlan {
+  const { gpu, availableBytes } = place;
   const { config, tensors } = checkpoint;
   const addon = native();
   const matrix = (source: TensorSource, isLayer = true) =>
@@ -111,11 +115,12 @@ export function planLoad(
     inverseFrequencies: inverseFrequencies(config),
     interleavedRotary: checkpoint.rotaryLayout === 'interleaved',
     maxPositions: mostContextTokens,
-    kv: options.kv === 'auto' ? automaticKv(tensors.layers[0]!.q, options) : options.kv,
+    kv: options.kv === 'auto' ? automaticKv(tensors.layers[0]!.q, options, place) : options.kv,
     activations: 'f32',
     kvPages: 1,
-    maxStepTokens: MAX_STEP_TOKENS,
+    maxStepTokens: gpu === null ? MAX_STEP_TOKENS.cpu : MAX_STEP_TOKENS.gpu,
     threads: options.threads ?? cpuInfo().defaultThreads,
+    gpu: gpu?.index ?? null,
     tensors: {
       embedding: matrix(tensors.embedding, false),
       layers: tensors.layers.map((layer) => ({
@@ -134,7 +139,7 @@ export function planLoad(
     },
   };
 
-  spec.activations = activationsFor(spec, options);
+  spec.activations = activationsFor(spec, options, place);
   const { weightsBytes, kvBytes: pageBytes, workspaceBytes } = estimate(spec);
   const leftBytes = Math.max(0, availableBytes - weightsBytes - workspaceBytes);
   const leftPages = Math.floor(leftBytes / pageBytes);
@@ -155,36 +160,46 @@ export function planLoad(
   }
   const contextPages = Math.ceil(contextTokens / pageTokens);
   spec.maxPositions = contextTokens;
-  spec.kvPages =
-    options.kvCacheTokens === null
-      ? Math.max(
-          contextPages,
-          Math.min(
+  if (options.kvCacheTokens !== null) {
+    spec.kvPages = Math.ceil(options.kvCacheTokens / pageTokens);
+  } else {
+    const mostPages =
+      gpu === null
+        ? Math.min(
             DEFAULT_CONTEXTS * contextPages,
             Math.floor((DEFAULT_KV_SHARE * availableBytes) / pageBytes),
-            leftPages,
-          ),
-        )
-      : Math.ceil(options.kvCacheTokens / pageTokens);
+          )
+        : Math.min(MOST_GPU_CONTEXTS * contextPages, MOST_KV_PAGES);
+    spec.kvPages = Math.max(contextPages, Math.min(mostPages, leftPages));
+  }
 
   return {
     spec,
+    place,
     contextTokens,
     kvCacheTokens: spec.kvPages * pageTokens,
     weights: describeFormats(spec),
     memory: estimate(spec),
-    availableBytes,
     fileBytes: allTensors(spec).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
     warnings,
   };
 }
 
 /** f16 loses less than the rounding of any weights but f32. */
-function automaticKv(source: TensorSource, options: ResolvedLoadOptions): 'f32' | 'f16' {
+function automaticKv(
+  source: TensorSource,
+  options: ResolvedLoadOptions,
+  { gpu }: Place,
+): 'f32' | 'f16' {
+  if (gpu !== null) return 'f16';
   return matrixFormat(source, options, true).type === 'f32' ? 'f32' : 'f16';
 }
 
-function activationsFor(spec: EngineSpec, { activations }: ResolvedLoadOptions): 'f32' | 'int8' {
+function activationsFor(
+  spec: EngineSpec,
+  { activations }: ResolvedLoadOptions,
+  { gpu }: Place,
+): Activations {
   const quantized = allTensors(spec).some(({ format }) => 'group' in format);
   if (activations === 'int8' && !quantized) {
     throw invalidArgument('has a meaning for quantized weights only', {
@@ -193,6 +208,7 @@ function activationsFor(spec: EngineSpec, { activations }: ResolvedLoadOptions):
       found: `activations "int8" with weights ${describeFormats(spec)}`,
     });
   }
+  if (gpu !== null) return activations === 'int8' ? 'int8' : 'f16';
   return quantized && activations !== 'f32' ? 'int8' : 'f32';
 }
 
@@ -238,10 +254,14 @@ function allTensors({ tensors }: EngineSpec): EngineTensor[] {
   ];
 }
 
-function describeFormats({ tensors }: EngineSpec): string {
+function describeFormats({ tensors, gpu }: EngineSpec): string {
   const names = tensors.layers.flatMap((layer) =>
     [layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down].map(({ format }) =>
-      'group' in format ? `${format.type} (group ${format.group})` : format.type,
+      'group' in format
+        ? `${format.type} (group ${format.group})`
+        : gpu === null
+          ? format.type
+          : 'f16',
     ),
   );
   return [...new Set(names)].join(', ');
@@ -252,18 +272,31 @@ export function availableMemoryBytes(): number {
   return process.availableMemory?.() ?? freemem();
 }
 
+/** The CPU, with the memory that the process can have now. */
+export function cpuPlace(availableBytes: number = availableMemoryBytes()): Place {
+  return { gpu: null, availableBytes };
+}
+
+/** Bytes that a plan takes. */
+export function neededBytes({ memory }: LoadPlan): number {
+  return memory.weightsBytes + memory.kvBytes + memory.workspaceBytes;
+}
+
 /** @throws ALTIPLANO_OUT_OF_MEMORY if the plan takes more than was available, with the numbers */
 export function checkMemory(plan: LoadPlan, path: string): void {
   const { weightsBytes, kvBytes, workspaceBytes } = plan.memory;
-  const needed = weightsBytes + kvBytes + workspaceBytes;
-  if (needed <= plan.availableBytes) return;
+  const { gpu, availableBytes } = plan.place;
+  const needed = neededBytes(plan);
+  if (needed <= availableBytes) return;
   throw new AltiplanoError('ALTIPLANO_OUT_OF_MEMORY', 'the model does not fit into memory', {
     subject: path,
     expected:
       `${formatBytes(needed)}: weights (${plan.weights}) ${formatBytes(weightsBytes)}, ` +
       `KV cache (${plan.kvCacheTokens} tokens, ${plan.spec.kv}) ${formatBytes(kvBytes)}, ` +
       `workspace ${formatBytes(workspaceBytes)}`,
-    found: `${formatBytes(plan.availableBytes)} available`,
+    found:
+      `${formatBytes(availableBytes)} available` +
+      (gpu === null ? '' : ` on cuda:${gpu.index} (${gpu.name})`),
     hint: 'Smaller weights ("int8", "int4"), kv "int8", contextTokens or kvCacheTokens take less',
   });
 }

@@ -12,6 +12,9 @@ export type WeightType = 'f32' | 'f16' | 'bf16' | 'int8' | 'int4';
 /** Element types of the KV cache. */
 export type KvType = 'f32' | 'f16' | 'int8';
 
+/** What activations are rounded to before they are multiplied; f32 on the CPU alone, f16 on GPUs. */
+export type Activations = 'f32' | 'f16' | 'int8';
+
 /** A weight format; int8 and int4 share one scale, and maybe a zero point, among `group` columns. */
 export type WeightFormat =
   | { type: 'f32' | 'f16' | 'bf16' }
@@ -28,6 +31,31 @@ export interface CpuInfo {
   quotaCores: number;
   /** Worker threads that a model gets by default. */
   defaultThreads: number;
+}
+
+/** A GPU of the CUDA driver. */
+export interface Gpu {
+  /** As in `cuda:0`. */
+  index: number;
+  name: string;
+  /** For instance "8.0". */
+  computeCapability: string;
+  totalBytes: number;
+  /** Why it cannot be used; null if it can. */
+  problem: string | null;
+}
+
+/** What native code finds of CUDA. */
+export interface Gpus {
+  /** Whether this build has the CUDA backend. */
+  built: boolean;
+  /** The driver's library, null if none was found. */
+  library: string | null;
+  /** What the driver offers, 1000 times the major version and 10 times the minor; 0: unknown. */
+  cudaVersion: number;
+  /** Why there is nothing to use at all; null if there is. */
+  problem: string | null;
+  devices: Gpu[];
 }
 
 /** A tensor for the engine: where the bytes lie and what they become. */
@@ -72,14 +100,16 @@ export interface EngineSpec {
   /** Positions 0 .. maxPositions-1 may be used. */
   maxPositions: number;
   kv: KvType;
-  /** What activations are multiplied as with int8 and int4 matrices. */
-  activations: 'f32' | 'int8';
+  /** What activations are multiplied as: on the CPU with int8 and int4 matrices, else with all. */
+  activations: Activations;
   /** Pages of the KV cache. */
   kvPages: number;
   /** The most tokens in one step. */
   maxStepTokens: number;
-  /** Worker threads, the model's own thread included. */
+  /** Worker threads, the model's own thread included; on a GPU, while it is loaded. */
   threads: number;
+  /** The GPU's index; null: the CPU. */
+  gpu: number | null;
   tensors: {
     embedding: EngineTensor;
     layers: EngineLayer[];
@@ -156,6 +186,10 @@ export interface NativeAddon {
   cpuInfo(): CpuInfo;
   /** Tokens in one page of the KV cache. */
   kvPageTokens: number;
+  /** The CUDA driver and its devices. Asynchronous, as the driver takes its time to start. */
+  gpus(): Promise<Gpus>;
+  /** Bytes of a GPU's memory that are free now. */
+  gpuFreeBytes(index: number): Promise<number>;
   /** Bytes that the engine will hold for `spec`, without loading it. */
   estimate(spec: EngineSpec): { weightsBytes: number; kvBytes: number; workspaceBytes: number };
   /** Bytes a second when `threads` threads read `sizeBytes` of memory. Asynchronous. */

@@ -6,6 +6,7 @@
  * maps and signals belong to another realm.
  */
 import * as v from 'valibot';
+import type { DeviceName } from './devices.js';
 import { type AltiplanoError, invalidArgument, outOfRange, show } from './errors.js';
 import type { LoadProgress } from './options.js';
 
@@ -168,8 +169,12 @@ export const loadSchemas = {
   contextTokens: integerBetween(1, MOST_TOKENS),
   kvCacheTokens: integerBetween(1, MOST_TOKENS),
   threads: integerBetween(1, 1024),
-  // "cuda" is a name that is understood, and refused by itself.
-  device: v.pipe(oneOf('auto', 'cpu', 'cuda'), v.description('one of "auto", "cpu"')),
+  device: v.pipe(
+    anyString,
+    v.regex(/^(auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?)$/),
+    v.transform((value) => value as DeviceName),
+    v.description('one of "auto", "cpu", "cuda", or a GPU such as "cuda:1"'),
+  ),
   onProgress: callback<LoadProgress>(),
   signal: abortSignal,
 };

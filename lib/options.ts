@@ -4,6 +4,7 @@
  */
 import { randomInt } from 'node:crypto';
 import type { GenerationDefaults } from './checkpoint/types.js';
+import type { DeviceName } from './devices.js';
 import { AltiplanoError, invalidArgument, show } from './errors.js';
 import type { KvType, WeightType } from './native.js';
 import {
@@ -122,7 +123,7 @@ export interface LoadOptions {
   /**
    * How weights are kept in memory. Default `auto`: as the file has them, without loss; but Q6_K
    * becomes int8 (with {@link activations} `f32` it becomes f32, which is exact and takes five times
-   * the file's bytes).
+   * the file's bytes). On a GPU all float weights are multiplied as f16, and `f32` is not available.
    */
   weights?: 'auto' | WeightType;
   /** Weights that share a scale: 32, 64 or 128, for `int8` and `int4` only. Default 32. */
@@ -132,7 +133,8 @@ export interface LoadOptions {
   /**
    * What activations are rounded to before they are multiplied with int8 and int4 weights: `int8`,
    * with a scale for every 32 of a token, which is several times faster; or `f32`, exact. Default
-   * `auto`: `int8`. With other weights activations are always f32.
+   * `auto`: `int8`. With other weights activations are always f32. On a GPU `auto` is f16 with all
+   * weights, `f32` is not available.
    */
   activations?: 'auto' | 'int8' | 'f32';
   /**
@@ -149,8 +151,12 @@ export interface LoadOptions {
   kvCacheTokens?: number;
   /** Worker threads, 1 to 1024. Default: the physical cores granted to the process. */
   threads?: number;
-  /** Where the model runs. Default `auto`; this version runs on the CPU. */
-  device?: 'auto' | 'cpu';
+  /**
+   * Where the model runs: `cpu`, `cuda` (the first GPU that can be used) or `cuda:1` (that one).
+   * Default `auto`: a GPU if one can be used and the model fits, else the CPU. GPUs need an NVIDIA
+   * driver of release 580 or later and compute capability 8.0 or later.
+   */
+  device?: DeviceName;
   /** Called now and then while the model loads. */
   onProgress?: (progress: LoadProgress) => void;
   /** Aborts loading. */
@@ -167,7 +173,7 @@ export interface ResolvedLoadOptions {
   readonly contextTokens: number | null;
   readonly kvCacheTokens: number | null;
   readonly threads: number | null;
-  readonly device: 'cpu';
+  readonly device: DeviceName;
   readonly onProgress: ((progress: LoadProgress) => void) | null;
   readonly signal: AbortSignal | null;
 }
@@ -197,7 +203,7 @@ export const LOAD_DEFAULTS = {
   contextTokens: null,
   kvCacheTokens: null,
   threads: null,
-  device: 'cpu',
+  device: 'auto',
   onProgress: null,
   signal: null,
 } as const satisfies ResolvedLoadOptions;
@@ -267,17 +273,11 @@ export function resolveGenerateOptions(
 /**
  * Checks a caller's options for loading and fills in {@link LOAD_DEFAULTS}.
  * @throws TypeError (ALTIPLANO_INVALID_ARGUMENT) unknown name, wrong type, or options that
- *   contradict each other; RangeError (ALTIPLANO_OUT_OF_RANGE); ALTIPLANO_DEVICE_UNAVAILABLE
+ *   contradict each other; RangeError (ALTIPLANO_OUT_OF_RANGE)
  */
 export function resolveLoadOptions(options?: LoadOptions): ResolvedLoadOptions {
   const given = checkOptions(loadSchemas, options);
-  if (given.device === 'cuda') {
-    throw new AltiplanoError('ALTIPLANO_DEVICE_UNAVAILABLE', 'is not available', {
-      subject: 'device "cuda"',
-      hint: 'This version runs on the CPU: use device "auto" or "cpu"',
-    });
-  }
-  const resolved: ResolvedLoadOptions = { ...LOAD_DEFAULTS, ...given, device: 'cpu' };
+  const resolved: ResolvedLoadOptions = { ...LOAD_DEFAULTS, ...given };
   if (resolved.weights !== 'int8' && resolved.weights !== 'int4') {
     for (const name of ['weightGroup', 'zeroPoints'] as const) {
       if (given[name] === undefined) continue;

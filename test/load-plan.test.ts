@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { type Checkpoint, openCheckpoint } from '../lib/checkpoint/index.js';
-import { checkMemory, type LoadPlan, planLoad } from '../lib/load-plan.js';
+import { checkMemory, cpuPlace, type LoadPlan, planLoad } from '../lib/load-plan.js';
 import { type LoadOptions, resolveLoadOptions } from '../lib/options.js';
 import { TINY, tinyConfig, tinyFolder, writeFiles } from './fixtures/tiny-model.js';
 
@@ -35,7 +35,7 @@ beforeAll(async () => {
 afterAll(() => rmSync(folder, { recursive: true }));
 
 const plan = (checkpoint: Checkpoint, availableBytes: number, options: LoadOptions = {}) =>
-  planLoad(checkpoint, resolveLoadOptions({ threads: 1, ...options }), availableBytes);
+  planLoad(checkpoint, resolveLoadOptions({ threads: 1, ...options }), cpuPlace(availableBytes));
 
 /** Memory that leaves room for a cache of `tokens` beside the weights. */
 const roomFor = (tokens: number) => fixedBytes + tokens * TOKEN_BYTES;
@@ -56,7 +56,7 @@ describe('the default context', () => {
     expect(made).toMatchObject({
       contextTokens: LONG_CONTEXT,
       kvCacheTokens: 4 * LONG_CONTEXT,
-      availableBytes: 2 ** 40,
+      place: { availableBytes: 2 ** 40 },
       warnings: [],
     });
     expect(made.spec.maxPositions).toBe(LONG_CONTEXT);

@@ -306,7 +306,7 @@ describe('resolveLoadOptions', () => {
       contextTokens: null,
       kvCacheTokens: null,
       threads: null,
-      device: 'cpu',
+      device: 'auto',
       onProgress: null,
       signal: null,
     });
@@ -323,9 +323,10 @@ describe('resolveLoadOptions', () => {
       contextTokens: 4096,
       kvCacheTokens: 65536,
       threads: 4,
+      device: 'cuda:1',
       onProgress,
     };
-    expect(load({ ...given, device: 'auto' })).toEqual({ ...given, device: 'cpu', signal: null });
+    expect(load(given)).toEqual({ ...given, signal: null });
   });
 
   test.each<[string, unknown, 'TypeError' | 'RangeError']>([
@@ -359,16 +360,19 @@ describe('resolveLoadOptions', () => {
   });
 
   test('an unknown device is told of those that there are', () => {
-    expect(thrownBy(() => load({ device: 'gpu' })).expected).toBe('one of "auto", "cpu"');
+    expect(thrownBy(() => load({ device: 'gpu' })).expected).toContain('"auto", "cpu", "cuda"');
   });
 
-  test('CUDA is refused as a device that is not there', () => {
-    expect(thrownBy(() => load({ device: 'cuda' }))).toMatchObject({
-      code: 'ALTIPLANO_DEVICE_UNAVAILABLE',
-      subject: 'device "cuda"',
-      hint: expect.stringContaining('runs on the CPU'),
-    });
+  test.each(['auto', 'cpu', 'cuda', 'cuda:0', 'cuda:12'])('%s is a device', (device) => {
+    expect(load({ device }).device).toBe(device);
   });
+
+  test.each(['', 'CPU', 'cuda:', 'cuda:01', 'cuda:-1', 'cuda:1.5', 'cuda:1000', ' cuda'])(
+    '%j is none',
+    (device) => {
+      expect(thrownBy(() => load({ device }))).toMatchObject({ code: 'ALTIPLANO_OUT_OF_RANGE' });
+    },
+  );
 
   test.each([{ weightGroup: 64 }, { zeroPoints: true }, { weights: 'f16', weightGroup: 32 }])(
     'options of quantized weights need quantized weights: %j',

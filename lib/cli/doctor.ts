@@ -3,12 +3,13 @@
  * own: it is there for the day on which something does not load.
  */
 
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { availableParallelism, cpus, freemem, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { Command } from 'commander';
+import { findGpus, hasGpuNode } from '../devices.js';
 import { formatBytes } from '../format-bytes.js';
-import { type CpuInfo, native, nativePath, packageRoot } from '../native.js';
+import { type CpuInfo, type Gpus, native, nativePath, packageRoot } from '../native.js';
 import type { CliContext } from './context.js';
 import { EXIT_FAILURE, EXIT_OK } from './failure.js';
 import { addJson } from './flags.js';
@@ -39,17 +40,18 @@ export function doctorCommand(context: CliContext, finish: Finish): Command {
 
 /** Runs the command. @returns the exit code */
 export async function doctor(context: CliContext, flags: { json?: boolean }): Promise<number> {
-  const findings = examine(context.env);
+  const findings = await examine(context.env);
   if (flags.json) await writeJson(context, findings);
   else await write(context.stdout, report(findings));
   return findings.addon.loaded && 'selected' in findings.kernels ? EXIT_OK : EXIT_FAILURE;
 }
 
-type Findings = ReturnType<typeof examine>;
+type Findings = Awaited<ReturnType<typeof examine>>;
 
-function examine(env: CliContext['env']) {
+async function examine(env: CliContext['env']) {
   const addon = examineAddon();
   const kernels = examineKernels(env, addon.loaded);
+  const gpu = await examineGpu(addon.loaded);
   return {
     altiplano: { version: packageVersion(), folder: packageRoot },
     platform: {
@@ -69,8 +71,13 @@ function examine(env: CliContext['env']) {
     memory: { totalBytes: totalmem(), availableBytes: availableMemory() },
     addon,
     kernels,
-    devices: 'selected' in kernels ? [{ kind: 'cpu', used: true, threads: kernels.threads }] : [],
-    gpu: examineGpu(env),
+    devices: [
+      ...('selected' in kernels ? [{ kind: 'cpu', threads: kernels.threads }] : []),
+      ...gpu.devices
+        .filter(({ problem }) => problem === null)
+        .map(({ index, name }) => ({ kind: `cuda:${index}`, name })),
+    ],
+    gpu,
   };
 }
 
@@ -127,26 +134,22 @@ function examineKernels(env: CliContext['env'], addonLoaded: boolean): Kernels {
   };
 }
 
-/** Where the driver's library usually lies, besides what LD_LIBRARY_PATH names. */
-const LIBRARY_FOLDERS = [
-  '/usr/lib/x86_64-linux-gnu',
-  '/usr/lib/aarch64-linux-gnu',
-  '/lib/x86_64-linux-gnu',
-  '/usr/lib64',
-  '/usr/lib',
-  '/usr/local/lib',
-  '/usr/lib/wsl/lib',
-  '/usr/local/nvidia/lib64',
-  '/run/opengl-driver/lib',
-];
-
-function examineGpu(env: CliContext['env']) {
-  const folders = [...(env.LD_LIBRARY_PATH ?? '').split(':').filter(Boolean), ...LIBRARY_FOLDERS];
-  const libcuda = folders.map((folder) => join(folder, 'libcuda.so.1')).find(existsSync) ?? null;
-  const driver = firstLine('/proc/driver/nvidia/version')?.match(/\d+\.\d+(\.\d+)?/)?.[0] ?? null;
-  const hasDevice = existsSync('/dev/nvidia0') || existsSync('/dev/dxg');
-  const reason = 'this version of altiplano has no CUDA backend: models run on the CPU';
-  return { used: false, reason, libcuda, driver, device: hasDevice };
+/** What there is of CUDA, and why a GPU is not used. */
+async function examineGpu(addonLoaded: boolean) {
+  const release = firstLine('/proc/driver/nvidia/version')?.match(/\d+\.\d+(\.\d+)?/)?.[0] ?? null;
+  const gpus: Gpus = addonLoaded
+    ? await findGpus()
+    : {
+        built: false,
+        library: null,
+        cudaVersion: 0,
+        problem: 'the native addon does not load',
+        devices: [],
+      };
+  const used = gpus.devices.some(({ problem }) => problem === null);
+  const first = gpus.devices[0];
+  const reason = used ? null : (gpus.problem ?? `${first?.name}: ${first?.problem}`);
+  return { used, reason, ...gpus, release, node: hasGpuNode() };
 }
 
 function firstLine(file: string): string | undefined {
@@ -220,17 +223,22 @@ function report(findings: Findings): string {
       'threads',
       `${kernels.threads} by default: ${plural(kernels.physicalCores, 'physical core')}, ${quota}`,
     ]);
-    rows.push(['devices', 'cpu']);
   } else {
     rows.push(['kernels', `none: ${kernels.error}`]);
-    rows.push(['devices', 'none']);
   }
-  const found = [
-    gpu.libcuda === null ? 'no libcuda.so.1' : gpu.libcuda,
-    gpu.driver === null ? 'no NVIDIA driver' : `NVIDIA driver ${gpu.driver}`,
-    gpu.device ? 'a device node' : 'no device node',
-  ];
-  rows.push(['GPU', `not used: ${gpu.reason}`]);
-  rows.push(['', `found: ${found.join(', ')}`]);
+  rows.push(['devices', findings.devices.map(({ kind }) => kind).join(', ') || 'none']);
+  gpu.devices.forEach((device, i) => {
+    const facts = `compute capability ${device.computeCapability}, ${formatBytes(device.totalBytes)}`;
+    const state = device.problem === null ? '' : `: NOT USED, ${device.problem}`;
+    rows.push([i === 0 ? 'GPUs' : '', `cuda:${device.index} ${device.name} (${facts})${state}`]);
+  });
+  if (!gpu.used && gpu.devices.length === 0) rows.push(['GPU', `not used: ${gpu.reason}`]);
+  const driver = gpu.release === null ? '' : `release ${gpu.release}, `;
+  rows.push([
+    'NVIDIA driver',
+    gpu.library === null
+      ? `none loaded (${driver}${gpu.node ? 'a device node is there' : 'no device node'})`
+      : `${gpu.library} (${driver}CUDA ${Math.floor(gpu.cudaVersion / 1000)}.${(gpu.cudaVersion % 1000) / 10})`,
+  ]);
   return table(rows);
 }

@@ -49,6 +49,7 @@ export interface ModelFlags {
   kv?: LoadOptions['kv'];
   contextTokens?: number;
   threads?: number;
+  device?: LoadOptions['device'];
 }
 
 /** Adds the options that decide what memory a model takes. */
@@ -72,7 +73,18 @@ export function addMemoryOptions(command: Command): Command {
       '--context-tokens <n>',
       "longest sequence, prompt and answer together (default: the model's own)",
       integer({ min: 1 }),
+    )
+    .option(
+      '--device <device>',
+      'where the model runs: auto, cpu, cuda, or a GPU such as cuda:1 (default: auto)',
+      device,
     );
+}
+
+/** A parser for devices. */
+function device(value: string): string {
+  if (/^(auto|cpu|cuda(:\d{1,3})?)$/.test(value)) return value;
+  throw new InvalidArgumentError('Expected auto, cpu, cuda, or a GPU such as cuda:1.');
 }
 
 /** Adds the options of commands that load a model. */
@@ -93,8 +105,8 @@ export function addModelOptions(command: Command): Command {
 
 /** The options for `Llama.load` that the flags ask for. */
 export function loadOptions(flags: ModelFlags): LoadOptions {
-  const { weights, activations, kv, contextTokens, threads } = flags;
-  return defined({ weights, activations, kv, contextTokens, threads });
+  const { weights, activations, kv, contextTokens, threads, device } = flags;
+  return defined({ weights, activations, kv, contextTokens, threads, device });
 }
 
 export interface SamplingFlags {

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "addon/devices.h"
 #include "addon/engine.h"
 #include "addon/errors.h"
 #include "addon/from_js.h"
@@ -70,14 +71,28 @@ Napi::Value measure_int8_peak(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value gpus(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guarded(env, [&] { return gpus(env, runner(env)); });
+}
+
+Napi::Value gpu_free_bytes(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guarded(env, [&] { return gpu_free_bytes(env, runner(env), info[0]); });
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new AddonData);
   exports.Set("Engine", engine_class(env));
-  exports.Set("estimate", Napi::Function::New(env, estimate, "estimate"));
-  exports.Set("cpuInfo", Napi::Function::New(env, cpu_info, "cpuInfo"));
-  exports.Set("measureReadBandwidth",
-              Napi::Function::New(env, measure_read_bandwidth, "measureReadBandwidth"));
-  exports.Set("measureInt8Peak", Napi::Function::New(env, measure_int8_peak, "measureInt8Peak"));
+  const auto function = [&](const char* name, Napi::Value (*call)(const Napi::CallbackInfo&)) {
+    exports.Set(name, Napi::Function::New(env, call, name));
+  };
+  function("estimate", estimate);
+  function("cpuInfo", cpu_info);
+  function("gpus", gpus);
+  function("gpuFreeBytes", gpu_free_bytes);
+  function("measureReadBandwidth", measure_read_bandwidth);
+  function("measureInt8Peak", measure_int8_peak);
   exports.Set("kvPageTokens", Napi::Number::New(env, kKvPageTokens));
   exports.Set("kernels", kernels_object(env));
   return exports;

@@ -4,10 +4,10 @@
 #include <memory>
 #include <mutex>
 
+#include "addon/devices.h"
 #include "addon/errors.h"
 #include "addon/from_js.h"
 #include "addon/run_async.h"
-#include "cpu/cpu_backend.h"
 #include "llama/engine.h"
 #include "util/error.h"
 
@@ -78,15 +78,18 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
     return guarded(info.Env(), [&] {
       // Chosen on this thread, because JavaScript may change the environment meanwhile.
       const cpu::Kernels* kernels = &cpu::select_kernels();
+      ModelSpec spec = model_spec_from_js(info[0]);
+      const bool on_gpu = spec.config.gpu >= 0;
       return submit(
           info.Env(),
-          [model = model_, kernels, spec = model_spec_from_js(info[0])] {
+          [model = model_, kernels, spec = std::move(spec)] {
             check(spec);  // before it decides how many threads are started
-            model->engine.load(spec, cpu::make_backend(spec.config.threads, *kernels));
+            model->engine.load(spec, make_backend(spec.config, *kernels));
             return model->engine.memory();
           },
-          [this](Napi::Env env, const MemoryUse& m) {
-            report_memory(env, static_cast<int64_t>(m.weights + m.kv + m.workspace));
+          [this, on_gpu](Napi::Env env, const MemoryUse& m) {
+            // What lies on a GPU is no reason to collect garbage.
+            report_memory(env, on_gpu ? 0 : static_cast<int64_t>(m.weights + m.kv + m.workspace));
             return env.Undefined();
           });
     });
@@ -203,7 +206,7 @@ Napi::Value estimate(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     const ModelSpec spec = model_spec_from_js(info[0]);
     check(spec);
-    return memory_to_js(info.Env(), altiplano::estimate(spec, *cpu::backend_sizes()));
+    return memory_to_js(info.Env(), altiplano::estimate(spec, *backend_sizes(spec.config)));
   });
 }
 

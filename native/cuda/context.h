@@ -4,21 +4,10 @@
 #include <cuda.h>
 
 #include <memory>
-#include <string>
+
+#include "cuda/devices.h"
 
 namespace altiplano::cuda {
-
-// What kernels and plans need to know of a device.
-struct DeviceProperties {
-  int ordinal = 0;
-  std::string name;
-  int major = 0, minor = 0;  // compute capability
-  size_t total_bytes = 0;
-  int multiprocessors = 0;
-  int shared_bytes_per_block = 0;  // with cuFuncSetAttribute
-  int shared_bytes_per_multiprocessor = 0;
-  int l2_bytes = 0;
-};
 
 // The primary context of a device, retained while this lives. Everything made in it holds it.
 class Context {

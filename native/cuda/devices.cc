@@ -2,6 +2,7 @@
 
 #include <exception>
 
+#include "cuda/context.h"
 #include "cuda/driver.h"
 
 namespace altiplano::cuda {
@@ -48,25 +49,29 @@ DeviceProperties device_properties(int ordinal) {
   return p;
 }
 
-std::vector<Device> list_devices() {
-  std::vector<Device> devices;
+Devices find_devices() {
   const DriverStatus& status = driver_status();
-  int count = 0;
-  if (status.driver == nullptr || status.driver->cuDeviceGetCount(&count) != CUDA_SUCCESS) {
-    return devices;
-  }
-  for (int ordinal = 0; ordinal < count; ++ordinal) {
-    Device device;
-    device.properties.ordinal = ordinal;
-    try {
-      device.properties = device_properties(ordinal);
-      device.problem = problem_of(device.properties);
-    } catch (const std::exception& e) {
-      device.problem = e.what();
+  Devices found = {status.library, status.version, status.problem, {}};
+  if (status.driver == nullptr) return found;
+  try {
+    int count = 0;
+    CUDA_CHECK(cuDeviceGetCount, &count);
+    for (int ordinal = 0; ordinal < count; ++ordinal) {
+      Device device;
+      device.properties.ordinal = ordinal;
+      try {
+        device.properties = device_properties(ordinal);
+        device.problem = problem_of(device.properties);
+      } catch (const std::exception& e) {
+        device.problem = e.what();
+      }
+      found.devices.push_back(device);
     }
-    devices.push_back(device);
+    if (count == 0) found.problem = "the NVIDIA driver finds no GPU";
+  } catch (const std::exception& e) {
+    found.problem = e.what();
   }
-  return devices;
+  return found;
 }
 
 std::string describe(const DeviceProperties& device) {

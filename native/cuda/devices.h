@@ -1,30 +1,43 @@
-// Which GPUs there are, and why one cannot be used.
+// Which GPUs there are, and why one cannot be used. Without cuda.h: what is outside of cuda/
+// includes this and cuda_backend.h.
 #pragma once
-
-#include <cuda.h>
 
 #include <cstddef>
 #include <string>
 #include <vector>
-
-#include "cuda/context.h"
 
 namespace altiplano::cuda {
 
 // What the kernels are compiled for.
 inline constexpr int kLeastComputeMajor = 8;
 
+// What kernels and plans need to know of a device.
+struct DeviceProperties {
+  int ordinal = 0;
+  std::string name;
+  int major = 0, minor = 0;  // compute capability
+  size_t total_bytes = 0;
+  int multiprocessors = 0;
+  int shared_bytes_per_block = 0;  // at most, where a kernel is allowed them
+  int shared_bytes_per_multiprocessor = 0;
+  int l2_bytes = 0;
+};
+
 struct Device {
   DeviceProperties properties;
   std::string problem;  // why it cannot be used; empty if it can
 };
 
-// In the driver's order, which CUDA_VISIBLE_DEVICES changes. Empty without a driver; does not throw
-// for what is wrong with a device.
-std::vector<Device> list_devices();
+// The driver and its devices, in its own order, which CUDA_VISIBLE_DEVICES changes.
+struct Devices {
+  std::string library;   // the driver's; empty if there is none
+  int cuda_version = 0;  // that the driver offers (13000 is 13.0); 0: unknown
+  std::string problem;   // why there is nothing to use at all; empty if there is
+  std::vector<Device> devices;
+};
 
-// "GPU 0 (NVIDIA A100-SXM4-80GB)"
-std::string describe(const DeviceProperties& device);
+// Does not throw for what is wrong with the driver or a device.
+Devices find_devices();
 
 // Throws Error.
 DeviceProperties device_properties(int ordinal);
@@ -32,5 +45,8 @@ DeviceProperties device_properties(int ordinal);
 // Bytes of the device's memory that are free now. Takes the primary context for a moment, which
 // takes memory and time if nothing else holds it. Throws Error.
 size_t free_bytes(int ordinal);
+
+// "GPU 0 (NVIDIA A100-SXM4-80GB)"
+std::string describe(const DeviceProperties& device);
 
 }  // namespace altiplano::cuda

@@ -258,6 +258,7 @@ describe('arguments', () => {
     // What happens to be right.
     expect(accepted).toEqual([
       ['interleavedRotary', true],
+      ['gpu', null],
       ['zeroPoints', true],
     ]);
   });

@@ -95,6 +95,7 @@ function engineSpec(
     kvPages: 8,
     maxStepTokens: 64,
     threads: 2,
+    gpu: null,
     tensors: {
       embedding: tensor('embedding', vocab, hidden),
       layers: Array.from({ length: layers }, (_, index) => layer(index)),

@@ -272,9 +272,9 @@ describe('doctor', () => {
       platform: { os: process.platform, arch: process.arch, node: process.version },
       addon: { loaded: true, path: expect.stringMatching(/\.node$/) },
       kernels: { available: expect.arrayContaining(['portable']) },
-      gpu: { used: false, reason: expect.stringContaining('no CUDA backend') },
+      gpu: { used: false, reason: expect.stringMatching(/no CUDA backend|NVIDIA driver/) },
     });
-    expect(result.devices).toEqual([{ kind: 'cpu', used: true, threads: result.kernels.threads }]);
+    expect(result.devices).toEqual([{ kind: 'cpu', threads: result.kernels.threads }]);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect((await altiplano(['doctor'])).stdout).toMatch(/native addon +.*\.node \(/);
   });

@@ -84,11 +84,12 @@ class Matmul {
 
   // --- a step ---------------------------------------------------------------------------------
   // y[t * y_stride + r] for t < tokens, r < rows from x[t * x_stride + k], k < w.cols: x is f16, y
-  // as the epilogue says. x is aligned to 16 bytes and x_stride a multiple of 8; y_stride and the
-  // beginning of y are anything, but multiples of 16 bytes are faster. Nothing beyond `tokens` and
-  // `cols` is used. For matrices with int8_activations x is quantized first.
-  // Asynchronous, no allocation, no synchronisation; which kernels are launched depends on shapes
-  // and `tokens` only.
+  // as the epilogue says. x is aligned to 16 bytes, x_stride a multiple of 8; nothing beyond
+  // `tokens` and `cols` is read. If y is aligned to 16 bytes and y_stride a multiple of 8, as it
+  // must be for kAddF32 and kSiluMulF16, columns up to the next multiple of 4 are written, too,
+  // with nothing of use; else kStoreF16 and kStoreF32 are slower. For matrices with
+  // int8_activations x is quantized first. Asynchronous, no allocation, no synchronisation; which
+  // kernels are launched depends on shapes and `tokens` only.
   virtual void multiply(const Stream& stream, const PackedMatrix& w, CUdeviceptr x,
                         int64_t x_stride, int64_t tokens, Epilogue epilogue, CUdeviceptr y,
                         int64_t y_stride) = 0;
@@ -98,7 +99,8 @@ class Matmul {
                                   CUdeviceptr y, int64_t y_stride) = 0;
 };
 
-std::unique_ptr<Matmul> make_matmul(KernelLibrary& kernels);
+// For the device of `kernels`, or as if it had so many multiprocessors (for tests).
+std::unique_ptr<Matmul> make_matmul(KernelLibrary& kernels, int multiprocessors = 0);
 
 // Bytes that allocate() and prepare() will take, without a device. The workspace depends on the
 // number of multiprocessors.

@@ -106,6 +106,10 @@ constexpr Tile tile_of(MatmulKind kind, int index) {
   }
 }
 
+// Token tiles that are neighbours in the line of units (below): blocks that run together then share
+// both their weights and their activations in L2.
+inline constexpr int kBandTiles = 16;
+
 // --- the argument -------------------------------------------------------------------------------
 
 // The work of a launch is a line of units: all stages of the first output tile, then those of the
@@ -137,8 +141,8 @@ struct MatmulParameters {
   int32_t block_units;  // units of a block; the first `longer_blocks` have one more
   int32_t longer_blocks;
   Epilogue epilogue;
-  uint8_t wide_stores;  // y and its stride allow aligned stores of four elements
-  uint8_t read_once;    // a single token tile: weights need not stay in L2
+  uint8_t store_singly;  // y or its stride is not aligned (kStoreF16 and kStoreF32)
+  uint8_t read_once;     // a single token tile: weights need not stay in L2
 };
 
 }  // namespace altiplano::cuda

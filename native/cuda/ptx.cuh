@@ -25,12 +25,6 @@ __device__ inline uint4 load_shared_16(uint32_t address) {
   return v;
 }
 
-__device__ inline uint2 load_shared_8(uint32_t address) {
-  uint2 v;
-  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(address) : "memory");
-  return v;
-}
-
 __device__ inline uint32_t load_shared_4(uint32_t address) {
   uint32_t v;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
@@ -139,6 +133,15 @@ __device__ inline uint32_t pick_bytes(uint32_t a, uint32_t b) {
   return d;
 }
 
+// --- registers ----------------------------------------------------------------------------------
+
+// The same value, of which the compiler knows nothing. What is computed from it stays where it is
+// written, instead of being computed before a loop and kept in registers all the way.
+__device__ inline int hide(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 // --- between blocks -----------------------------------------------------------------------------
 
 // Adds 1 and returns what was there. What the block wrote before (a barrier in between) is visible
@@ -160,6 +163,13 @@ __device__ inline float4 load_l2_16(const float* global) {
                : "l"(__cvta_generic_to_global(global))
                : "memory");
   return v;
+}
+
+__device__ inline void store_16(float* global, float4 v) {
+  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};"
+               :
+               : "l"(__cvta_generic_to_global(global)), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+               : "memory");
 }
 
 }  // namespace altiplano::cuda

@@ -1,0 +1,34 @@
+// Matrix multiplication with int8 weights in groups, and f16 activations.
+#include "cuda/matmul.cuh"
+
+namespace altiplano::cuda {
+
+template <int kIndex>
+using Shape = MatmulShape<MatmulKind::kInt8, kIndex>;
+
+extern "C" __global__ void __launch_bounds__(Shape<0>::kThreads, Shape<0>::kTile.blocks)
+    matmul_int8_8(const __grid_constant__ MatmulParameters p) {
+  matmul<MatmulKind::kInt8, 0>(p);
+}
+
+extern "C" __global__ void __launch_bounds__(Shape<1>::kThreads, Shape<1>::kTile.blocks)
+    matmul_int8_16(const __grid_constant__ MatmulParameters p) {
+  matmul<MatmulKind::kInt8, 1>(p);
+}
+
+extern "C" __global__ void __launch_bounds__(Shape<2>::kThreads, Shape<2>::kTile.blocks)
+    matmul_int8_32(const __grid_constant__ MatmulParameters p) {
+  matmul<MatmulKind::kInt8, 2>(p);
+}
+
+extern "C" __global__ void __launch_bounds__(Shape<3>::kThreads, Shape<3>::kTile.blocks)
+    matmul_int8_64(const __grid_constant__ MatmulParameters p) {
+  matmul<MatmulKind::kInt8, 3>(p);
+}
+
+extern "C" __global__ void __launch_bounds__(Shape<4>::kThreads, Shape<4>::kTile.blocks)
+    matmul_int8_128(const __grid_constant__ MatmulParameters p) {
+  matmul<MatmulKind::kInt8, 4>(p);
+}
+
+}  // namespace altiplano::cuda

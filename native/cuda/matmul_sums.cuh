@@ -1,0 +1,264 @@
+// The end of an output tile: sums of several blocks meet, and become outputs.
+//
+// A lane 4 g + t holds of every 32 rows the four rows 4 g .. 4 g + 3 (see matmul_weights.cuh) for
+// tokens 2 t and 2 t + 1 of each 8: everything is stored four neighbouring rows at a time, and the
+// eight lanes of a t make whole sectors.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include "cuda/matmul_parameters.h"
+#include "cuda/matmul_schedule.cuh"
+#include "cuda/ptx.cuh"
+
+namespace altiplano::cuda {
+
+// The accumulators of a warp, [strip][8 tokens][as mma has them]. Number is float or int32_t.
+template <class Number, int kStrips, int kEights>
+struct Sums {
+  Number at[kStrips][kEights][4];
+
+  __device__ void clear() {
+#pragma unroll
+    for (int strip = 0; strip < kStrips; ++strip) {
+#pragma unroll
+      for (int eight = 0; eight < kEights; ++eight) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) at[strip][eight][i] = 0;
+      }
+    }
+  }
+};
+
+// Four neighbouring rows of one token.
+template <class Number>
+struct FourRows {
+  Number at[4];
+};
+
+__device__ inline void add_bits(FourRows<float>& sum, float4 v) {
+  sum.at[0] += v.x, sum.at[1] += v.y, sum.at[2] += v.z, sum.at[3] += v.w;
+}
+__device__ inline void add_bits(FourRows<int32_t>& sum, float4 v) {
+  sum.at[0] += __float_as_int(v.x), sum.at[1] += __float_as_int(v.y);
+  sum.at[2] += __float_as_int(v.z), sum.at[3] += __float_as_int(v.w);
+}
+__device__ inline float4 bits_of(const FourRows<float>& v) {
+  return make_float4(v.at[0], v.at[1], v.at[2], v.at[3]);
+}
+__device__ inline float4 bits_of(const FourRows<int32_t>& v) {
+  return make_float4(__int_as_float(v.at[0]), __int_as_float(v.at[1]), __int_as_float(v.at[2]),
+                     __int_as_float(v.at[3]));
+}
+
+// `pair` counts 32 rows of the warp, `parity` the tokens 2 t and 2 t + 1.
+template <class Number, int kStrips, int kEights>
+__device__ inline FourRows<Number> four_rows(const Sums<Number, kStrips, kEights>& sums, int pair,
+                                             int eight, int parity) {
+  return {{sums.at[2 * pair][eight][parity], sums.at[2 * pair][eight][2 + parity],
+           sums.at[2 * pair + 1][eight][parity], sums.at[2 * pair + 1][eight][2 + parity]}};
+}
+template <class Number, int kStrips, int kEights>
+__device__ inline void set_four_rows(Sums<Number, kStrips, kEights>& sums, int pair, int eight,
+                                     int parity, const FourRows<Number>& v) {
+  sums.at[2 * pair][eight][parity] = v.at[0];
+  sums.at[2 * pair][eight][2 + parity] = v.at[1];
+  sums.at[2 * pair + 1][eight][parity] = v.at[2];
+  sums.at[2 * pair + 1][eight][2 + parity] = v.at[3];
+}
+
+// Where the lane's outputs begin within the tile.
+struct LanePlace {
+  int row;    // 4 g of the warp's first row
+  int token;  // 2 t of the warp's first token
+};
+
+// Leaves this block's sums in the workspace. True for the block that comes last: it then holds the
+// sums of all. All threads of the block call it.
+template <int kRows, int kTokens, class Number, int kStrips, int kEights>
+__device__ bool meet(const MatmulParameters& p, const Place& place, const LanePlace& lane,
+                     Sums<Number, kStrips, kEights>& sums) {
+  const Sharing sharing(p, place.tile);
+  const int block = static_cast<int>(blockIdx.x);
+  const int tokens = p.tokens - place.token_tile * kTokens;
+  const auto partial = [&](int of_block) {
+    return p.partials + static_cast<int64_t>(sharing.slot(of_block)) * (kRows * kTokens) +
+           lane.token * kRows + lane.row;
+  };
+
+  float* mine = partial(block);
+#pragma unroll
+  for (int eight = 0; eight < kEights; ++eight) {
+#pragma unroll
+    for (int parity = 0; parity < 2; ++parity) {
+      if (lane.token + eight * 8 + parity < tokens) {
+#pragma unroll
+        for (int pair = 0; pair < kStrips / 2; ++pair) {
+          store_16(mine + (eight * 8 + parity) * kRows + pair * 32,
+                   bits_of(four_rows(sums, pair, eight, parity)));
+        }
+      }
+    }
+  }
+  __shared__ uint32_t arrived;
+  __syncthreads();  // before the count, which makes the sums of all threads visible
+  if (threadIdx.x == 0) {
+    arrived = count_up(p.counters + sharing.first);
+    if (arrived == static_cast<uint32_t>(sharing.last - sharing.first)) {
+      p.counters[sharing.first] = 0;  // for the next launch
+    }
+  }
+  __syncthreads();
+  if (arrived != static_cast<uint32_t>(sharing.last - sharing.first)) return false;
+
+  // Some tokens at a time: enough loads in flight, few registers.
+  constexpr int kChunk = kStrips == 4 ? 1 : kEights < 4 ? kEights : 4;
+#pragma unroll
+  for (int begin = 0; begin < kEights; begin += kChunk) {
+    FourRows<Number> totals[kChunk][2][kStrips / 2] = {};
+    for (int other = sharing.first; other <= sharing.last; ++other) {
+      const float* theirs = partial(other);
+#pragma unroll
+      for (int i = 0; i < kChunk; ++i) {
+#pragma unroll
+        for (int parity = 0; parity < 2; ++parity) {
+          const int token = (begin + i) * 8 + parity;
+          if (lane.token + token < tokens) {
+#pragma unroll
+            for (int pair = 0; pair < kStrips / 2; ++pair) {
+              add_bits(totals[i][parity][pair],
+                       other == block ? bits_of(four_rows(sums, pair, begin + i, parity))
+                                      : load_l2_16(theirs + token * kRows + pair * 32));
+            }
+          }
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kChunk; ++i) {
+#pragma unroll
+      for (int parity = 0; parity < 2; ++parity) {
+#pragma unroll
+        for (int pair = 0; pair < kStrips / 2; ++pair) {
+          set_four_rows(sums, pair, begin + i, parity, totals[i][parity][pair]);
+        }
+      }
+    }
+  }
+  return true;
+}
+
+__device__ inline float silu(float v) { return __fdividef(v, 1.f + __expf(-v)); }
+
+__device__ inline uint32_t two_f16(float a, float b) {
+  const half2 v = __floats2half2_rn(a, b);
+  return *reinterpret_cast<const uint32_t*>(&v);
+}
+
+// Stores four rows of a token, aligned.
+template <Epilogue kEpilogue>
+__device__ inline void store_four(void* to, const float (&v)[4]) {
+  if constexpr (kEpilogue == Epilogue::kStoreF16) {
+    *static_cast<uint2*>(to) = make_uint2(two_f16(v[0], v[1]), two_f16(v[2], v[3]));
+  } else if constexpr (kEpilogue == Epilogue::kStoreF32) {
+    *static_cast<float4*>(to) = make_float4(v[0], v[1], v[2], v[3]);
+  } else if constexpr (kEpilogue == Epilogue::kAddF32) {
+    const float4 old = *static_cast<const float4*>(to);
+    *static_cast<float4*>(to) = make_float4(old.x + v[0], old.y + v[1], old.z + v[2], old.w + v[3]);
+  } else {  // rows of gate, gate, up, up
+    *static_cast<uint32_t*>(to) = two_f16(silu(v[0]) * v[2], silu(v[1]) * v[3]);
+  }
+}
+
+// Stores those of four rows of a token that exist, one by one.
+template <Epilogue kEpilogue>
+__device__ inline void store_singly(void* to, const float (&v)[4], int rows) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (i >= rows) break;
+    if constexpr (kEpilogue == Epilogue::kStoreF16) {
+      static_cast<half*>(to)[i] = __float2half_rn(v[i]);
+    } else {
+      static_cast<float*>(to)[i] = v[i];
+    }
+  }
+}
+
+template <MatmulKind kKind, Epilogue kEpilogue, bool kSingly, class Number, int kStrips,
+          int kEights>
+__device__ inline void store_as(const MatmulParameters& p, int first_row, int first_token,
+                                const Sums<Number, kStrips, kEights>& sums) {
+  constexpr int kElementBytes =
+      kEpilogue == Epilogue::kStoreF16 || kEpilogue == Epilogue::kSiluMulF16 ? 2 : 4;
+  constexpr int kRowsOfOutput = kEpilogue == Epilogue::kSiluMulF16 ? 2 : 1;
+  const int64_t stride = p.y_stride * kElementBytes;
+#pragma unroll
+  for (int pair = 0; pair < kStrips / 2; ++pair) {
+    const int row = first_row + pair * 32;
+    if (row < p.rows) {
+      auto* to =
+          static_cast<uint8_t*>(p.y) + first_token * stride + row / kRowsOfOutput * kElementBytes;
+      float row_scales[4];
+      if constexpr (kKind == MatmulKind::kW8A8) {
+        const float4 v =
+            *reinterpret_cast<const float4*>(static_cast<const float*>(p.scales) + row);
+        row_scales[0] = v.x, row_scales[1] = v.y, row_scales[2] = v.z, row_scales[3] = v.w;
+      }
+#pragma unroll
+      for (int eight = 0; eight < kEights; ++eight) {
+#pragma unroll
+        for (int parity = 0; parity < 2; ++parity) {
+          const int token = first_token + eight * 8 + parity;
+          if (token < p.tokens) {
+            const FourRows<Number> sum = four_rows(sums, pair, eight, parity);
+            float v[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) v[i] = static_cast<float>(sum.at[i]);
+            if constexpr (kKind == MatmulKind::kW8A8) {
+              const float token_scale = p.x_scales[token];
+#pragma unroll
+              for (int i = 0; i < 4; ++i) v[i] *= row_scales[i] * token_scale;
+            }
+            if constexpr (kSingly) {
+              store_singly<kEpilogue>(to + (eight * 8 + parity) * stride, v, p.rows - row);
+            } else {
+              store_four<kEpilogue>(to + (eight * 8 + parity) * stride, v);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+template <MatmulKind kKind, int kRows, int kTokens, class Number, int kStrips, int kEights>
+__device__ inline void store_outputs(const MatmulParameters& p, const Place& place,
+                                     const LanePlace& lane,
+                                     const Sums<Number, kStrips, kEights>& sums) {
+  const int row = place.row_tile * kRows + lane.row;
+  const int token = place.token_tile * kTokens + lane.token;
+  switch (p.epilogue) {
+    case Epilogue::kStoreF16:
+      if (p.store_singly) {
+        store_as<kKind, Epilogue::kStoreF16, true>(p, row, token, sums);
+      } else {
+        store_as<kKind, Epilogue::kStoreF16, false>(p, row, token, sums);
+      }
+      break;
+    case Epilogue::kStoreF32:
+      if (p.store_singly) {
+        store_as<kKind, Epilogue::kStoreF32, true>(p, row, token, sums);
+      } else {
+        store_as<kKind, Epilogue::kStoreF32, false>(p, row, token, sums);
+      }
+      break;
+    case Epilogue::kAddF32:
+      store_as<kKind, Epilogue::kAddF32, false>(p, row, token, sums);
+      break;
+    case Epilogue::kSiluMulF16:
+      store_as<kKind, Epilogue::kSiluMulF16, false>(p, row, token, sums);
+      break;
+  }
+}
+
+}  // namespace altiplano::cuda

@@ -1,0 +1,63 @@
+// The test of the CUDA kernels, through the driver API that libcuda.so.1 offers: the simulator's
+// (LD_LIBRARY_PATH), or a GPU's.
+//   cuda_test [--quick] [part of a case's name]
+#include "cuda/driver.h"
+#include "device.h"
+#include "util/error.h"
+
+namespace altiplano::test {
+namespace {
+
+struct Case {
+  const char* name;
+  void (*run)(CudaDevice&);
+};
+
+constexpr Case kCases[] = {
+    {"matmul: plans for all Llama 2 shapes", test_matmul_plans},
+    {"matmul within its error bound", test_matmul_error},
+    {"matmul: epilogues", test_matmul_epilogues},
+    {"matmul: tiles shared by blocks", test_matmul_sharing},
+    {"matmul: the same launch gives the same bits", test_matmul_repeatable},
+    {"matmul: int8 by int8", test_matmul_int8_activations},
+    {"matmul shows what is not finite", test_matmul_not_finite},
+    {"matmul: bytes moved", test_matmul_traffic},
+};
+
+int run(int argc, char** argv) {
+  const char* wanted = "";
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--quick") == 0) {
+      quick = true;
+    } else {
+      wanted = argv[i];
+    }
+  }
+  CudaDevice device;
+  std::printf("%s%s\n", device.context()->device().name.c_str(),
+              device.simulated() ? ", simulated" : "");
+  int failed = 0, passed = 0;
+  for (const Case& c : kCases) {
+    if (std::strstr(c.name, wanted) == nullptr) continue;
+    failures = 0;
+    c.run(device);
+    device.launches();
+    std::printf("%s %s\n", failures == 0 ? "ok    " : "FAILED", c.name);
+    std::fflush(stdout);
+    ++(failures == 0 ? passed : failed);
+  }
+  std::printf("%d passed, %d failed\n", passed, failed);
+  return failed == 0 && passed > 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace altiplano::test
+
+int main(int argc, char** argv) {
+  try {
+    return altiplano::test::run(argc, argv);
+  } catch (const altiplano::Error& e) {
+    std::fprintf(stderr, "%s: %s\n", e.code(), e.what());
+    return 1;
+  }
+}

@@ -1,0 +1,71 @@
+// What the tests of CUDA kernels share: a device, copies of arrays, and what the simulator saw. The
+// tests run on whatever libcuda.so.1 is found: with test/ptx-simulator's every launch must be free
+// of findings and its counters can be read; on a GPU the same tests run without those checks.
+#pragma once
+
+#include <cuda.h>
+
+#include <memory>
+#include <vector>
+
+#include "../check.h"
+#include "cuda/context.h"
+#include "cuda/kernel.h"
+#include "cuda/memory.h"
+#include "driver/simulator.h"  // of test/ptx-simulator
+
+namespace altiplano::test {
+
+class CudaDevice {
+ public:
+  CudaDevice();
+  const std::shared_ptr<const cuda::Context>& context() const { return context_; }
+  const cuda::Stream& stream() const { return stream_; }
+  cuda::KernelLibrary& kernels() { return kernels_; }
+  bool simulated() const { return report_count_ != nullptr; }
+
+  // Copies that are complete when they return.
+  template <class T>
+  cuda::DeviceMemory upload(const std::vector<T>& values) const {
+    cuda::DeviceMemory memory(context_, std::max<size_t>(values.size() * sizeof(T), 16), "a test");
+    copy_in(memory, values.data(), values.size() * sizeof(T));
+    return memory;
+  }
+  template <class T>
+  std::vector<T> download(const cuda::DeviceMemory& memory, size_t count) const {
+    std::vector<T> values(count);
+    copy_out(values.data(), memory, count * sizeof(T));
+    return values;
+  }
+
+  // Order of warps and blocks, where that can be chosen.
+  void set_seed(int seed) const;
+  // The launches since the last call; checks that they have no findings. Empty on a GPU.
+  std::vector<ptx_simulator_report> launches() const;
+
+ private:
+  void copy_in(const cuda::DeviceMemory& to, const void* from, size_t bytes) const;
+  void copy_out(void* to, const cuda::DeviceMemory& from, size_t bytes) const;
+
+  std::shared_ptr<const cuda::Context> context_;
+  cuda::CurrentContext current_;
+  cuda::Stream stream_;
+  cuda::KernelLibrary kernels_;
+  decltype(&ptx_simulator_report_count) report_count_ = nullptr;
+  decltype(&ptx_simulator_get_report) get_report_ = nullptr;
+  decltype(&ptx_simulator_finding) finding_ = nullptr;
+  decltype(&ptx_simulator_clear_reports) clear_reports_ = nullptr;
+  decltype(&ptx_simulator_set) set_ = nullptr;
+};
+
+// One file each.
+void test_matmul_error(CudaDevice& device);
+void test_matmul_epilogues(CudaDevice& device);
+void test_matmul_sharing(CudaDevice& device);
+void test_matmul_repeatable(CudaDevice& device);
+void test_matmul_int8_activations(CudaDevice& device);
+void test_matmul_not_finite(CudaDevice& device);
+void test_matmul_traffic(CudaDevice& device);
+void test_matmul_plans(CudaDevice& device);
+
+}  // namespace altiplano::test

@@ -1,0 +1,252 @@
+// Matrix multiplication against f64, in all formats, over shapes that fill tiles and that do not.
+#include <algorithm>
+#include <utility>
+
+#include "cpu/scalar.h"
+#include "cuda/matmul_plan.h"
+#include "matmul_problem.h"
+
+namespace altiplano::test {
+
+using cuda::Epilogue;
+using cuda::Matmul;
+using cuda::PackedMatrix;
+using cuda::RowOrder;
+
+namespace {
+
+void check_near(float y, Expected e, const Matrix& m, int64_t tokens, int64_t token, int64_t row) {
+  CHECK(std::abs(y - e.value) <= e.bound,
+        "%s %lld x %lld, %lld tokens, token %lld row %lld: %g, exactly %g, bound %g",
+        describe(m.format), static_cast<long long>(m.rows), static_cast<long long>(m.cols),
+        static_cast<long long>(tokens), static_cast<long long>(token), static_cast<long long>(row),
+        y, e.value, e.bound);
+}
+
+// Multiplies with kStoreF32 and checks every product.
+void check_product(CudaDevice& device, Matmul& matmul, const PackedMatrix& w, const Matrix& m,
+                   int64_t tokens, Random& random) {
+  const std::vector<float> x = f16_normals(tokens * m.cols, random);
+  const std::vector<float> y = multiply(device, matmul, w, x, tokens, Epilogue::kStoreF32);
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t r = 0; r < m.rows; ++r) {
+      check_near(y[t * m.rows + r], stored_f32(expected(m, r, &x[t * m.cols])), m, tokens, t, r);
+    }
+  }
+  device.launches();
+}
+
+}  // namespace
+
+void test_matmul_error(CudaDevice& device) {
+  Random random(1);
+  const auto matmul = cuda::make_matmul(device.kernels());
+  matmul->prepare(limits(300, 1024));
+  // Less than a strip, a panel, a slice; exactly one; one more; a short last group; odd columns.
+  const std::vector<std::pair<int64_t, int64_t>> shapes = {{1, 8},    {5, 33},    {64, 64},
+                                                           {65, 129}, {128, 128}, {200, 72},
+                                                           {256, 96}, {300, 347}, {31, 1000}};
+  const std::vector<int64_t> tokens = {1, 2, 7, 8, 9, 16, 17, 32, 33, 64, 65, 100, 129};
+  size_t next = 0;
+  for (WeightFormat format : all_formats()) {
+    for (const auto& [rows, cols] : shapes) {
+      const Matrix m = random_matrix(format, rows, cols, random);
+      const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, false, random);
+      CHECK(w.memory.bytes() == cuda::packed_bytes(w.shape), "bytes as they were estimated");
+      // All counts of tokens in turn: each meets each format several times.
+      for (int i = 0; i < (quick ? 1 : 3); ++i) {
+        check_product(device, *matmul, w, m, tokens[next++ % tokens.size()], random);
+      }
+    }
+  }
+}
+
+void test_matmul_epilogues(CudaDevice& device) {
+  Random random(2);
+  const auto matmul = cuda::make_matmul(device.kernels());
+  matmul->prepare(limits(300, 1024));
+  for (WeightFormat format : all_formats()) {
+    if (format.group == 64) continue;
+    for (int64_t tokens : {3, 12, 31, 50, 130}) {
+      const int64_t half = random.integer(1, 150), cols = random.integer(8, 300);
+      const Matrix m = random_matrix(format, 2 * half, cols, random);
+      const std::vector<float> x = f16_normals(tokens * cols, random, 0.3f);
+      std::vector<std::vector<Expected>> products(tokens);
+      for (int64_t t = 0; t < tokens; ++t) {
+        for (int64_t r = 0; r < m.rows; ++r) products[t].push_back(expected(m, r, &x[t * cols]));
+      }
+
+      const PackedMatrix plain = pack(device, *matmul, m, RowOrder::kPlain, false, random);
+      std::vector<float> y = multiply(device, *matmul, plain, x, tokens, Epilogue::kStoreF16);
+      const std::vector<float> before = random.normals(tokens * m.rows);
+      const std::vector<float> added =
+          multiply(device, *matmul, plain, x, tokens, Epilogue::kAddF32, &before);
+      for (int64_t t = 0; t < tokens; ++t) {
+        for (int64_t r = 0; r < m.rows; ++r) {
+          Expected e = products[t][r];
+          check_near(y[t * m.rows + r], stored_f16(e), m, tokens, t, r);
+          e.value += before[t * m.rows + r];
+          check_near(added[t * m.rows + r], stored_f32(e), m, tokens, t, r);
+        }
+      }
+
+      const PackedMatrix paired = pack(device, *matmul, m, RowOrder::kGateUp, false, random);
+      y = multiply(device, *matmul, paired, x, tokens, Epilogue::kSiluMulF16);
+      for (int64_t t = 0; t < tokens; ++t) {
+        for (int64_t r = 0; r < half; ++r) {
+          check_near(y[t * half + r], silu_mul(products[t][r], products[t][half + r]), m, tokens, t,
+                     r);
+        }
+      }
+      device.launches();
+    }
+  }
+}
+
+// As if the device had fewer multiprocessors: blocks run through several tiles, begin and end
+// within one, and some tiles are shared by several blocks, others by none.
+void test_matmul_sharing(CudaDevice& device) {
+  Random random(3);
+  for (int multiprocessors : {1, 2, 5}) {
+    const auto matmul = cuda::make_matmul(device.kernels(), multiprocessors);
+    matmul->prepare(limits(2500, 4096));
+    for (WeightFormat format : {WeightFormat{WeightType::kF16, 0, false},
+                                {WeightType::kInt8, 32, false},
+                                {WeightType::kInt8, 128, true},
+                                {WeightType::kInt4, 32, false},
+                                {WeightType::kInt4, 128, true}}) {
+      for (int64_t tokens : {1, 11, 30, 64, 150}) {
+        if (quick && tokens > 11) continue;
+        const int64_t rows = random.integer(200, 700), cols = random.integer(200, 900);
+        const Matrix m = random_matrix(format, rows, cols, random);
+        const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, false, random);
+        check_product(device, *matmul, w, m, tokens, random);
+      }
+    }
+  }
+  // More token tiles than a band of the line of units has.
+  const auto matmul = cuda::make_matmul(device.kernels(), 3);
+  matmul->prepare(limits(2500, 64));
+  const Matrix m = random_matrix({WeightType::kInt4, 32, false}, 270, 64, random);
+  const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, false, random);
+  check_product(device, *matmul, w, m, 2400, random);
+}
+
+void test_matmul_repeatable(CudaDevice& device) {
+  Random random(4);
+  const auto matmul = cuda::make_matmul(device.kernels());
+  matmul->prepare(limits(300, 1024));
+  for (WeightType type : {WeightType::kF16, WeightType::kInt4}) {
+    const Matrix m =
+        random_matrix({type, type == WeightType::kInt4 ? 32 : 0, false}, 130, 900, random);
+    const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, false, random);
+    for (int64_t tokens : {1, 40, 130}) {
+      const std::vector<float> x = f16_normals(tokens * m.cols, random);
+      const std::vector<float> y = multiply(device, *matmul, w, x, tokens, Epilogue::kStoreF32);
+      for (int seed = 2; seed < 6; ++seed) {
+        device.set_seed(seed);
+        CHECK(same_bits(y, multiply(device, *matmul, w, x, tokens, Epilogue::kStoreF32)),
+              "%lld tokens, seed %d", static_cast<long long>(tokens), seed);
+      }
+      device.launches();
+    }
+  }
+  device.set_seed(1);
+}
+
+// Whole numbers times a power of two, with 127 of them as the largest of each row and token, are
+// quantized without an error, and so is everything behind. Others are off by half a step each.
+void test_matmul_int8_activations(CudaDevice& device) {
+  Random random(5);
+  const auto matmul = cuda::make_matmul(device.kernels());
+  matmul->prepare(limits(300, 1024, true));
+  for (const auto& [rows, cols] :
+       {std::pair<int64_t, int64_t>{3, 17}, {64, 128}, {130, 300}, {300, 1000}}) {
+    Matrix m = random_matrix({WeightType::kF32, 0, false}, rows, cols, random);
+    auto* values = reinterpret_cast<float*>(m.values.data());
+    for (int64_t r = 0; r < rows; ++r) {
+      const auto step = std::ldexp(1.f, static_cast<int>(random.integer(-12, 2)));
+      for (int64_t k = 0; k < cols; ++k) {
+        values[r * cols + k] = static_cast<float>(random.integer(-127, 127)) * step;
+        if (k == 3) values[r * cols + k] = 127 * step;
+        m.exact[r * cols + k] = values[r * cols + k];
+      }
+    }
+    const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, true, random);
+    for (int64_t tokens : {1, 9, 32, 40, 140}) {
+      std::vector<float> x(tokens * cols);
+      for (int64_t t = 0; t < tokens; ++t) {
+        const auto step = std::ldexp(1.f, static_cast<int>(random.integer(-6, 2)));
+        for (int64_t k = 0; k < cols; ++k) {
+          x[t * cols + k] = static_cast<float>(k == 5 ? -127 : random.integer(-127, 127)) * step;
+        }
+      }
+      const std::vector<float> y = multiply(device, *matmul, w, x, tokens, Epilogue::kStoreF32);
+      for (int64_t t = 0; t < tokens; ++t) {
+        for (int64_t r = 0; r < rows; ++r) {
+          // Sums of up to 1000 products of 127 are exact in f32 (below 2^24).
+          const Expected e = {expected(m, r, &x[t * cols]).value, 0};
+          check_near(y[t * rows + r], e, m, tokens, t, r);
+        }
+      }
+      device.launches();
+    }
+  }
+
+  for (WeightFormat format : all_formats()) {
+    const int64_t rows = 70, cols = 200, tokens = 20;
+    const Matrix m = random_matrix(format, rows, cols, random);
+    const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, true, random);
+    const std::vector<float> x = f16_normals(tokens * cols, random);
+    const std::vector<float> y = multiply(device, *matmul, w, x, tokens, Epilogue::kStoreF32);
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t r = 0; r < rows; ++r) {
+        const Expected e = expected(m, r, &x[t * cols]);
+        double largest_w = 0, largest_x = 0, sum_w = 0, sum_x = 0;
+        for (int64_t k = 0; k < cols; ++k) {
+          const double weight = std::abs(m.exact[r * cols + k]);
+          const double activation = std::abs(static_cast<double>(x[t * cols + k]));
+          largest_w = std::max(largest_w, weight), sum_w += weight;
+          largest_x = std::max(largest_x, activation), sum_x += activation;
+        }
+        // Half a step each, with what f32 adds to a code before it is rounded.
+        const double dw = largest_w / 127 * (0.5 + 0x1p-15);
+        const double dx = largest_x / 127 * (0.5 + 0x1p-15);
+        const double bound = sum_w * dx + sum_x * dw + static_cast<double>(cols) * dx * dw;
+        check_near(y[t * rows + r], {e.value, bound * 1.001 + std::abs(e.value) * 0x1p-21}, m,
+                   tokens, t, r);
+      }
+    }
+    device.launches();
+  }
+}
+
+// NaN and infinity of a token reach its own outputs, and no other's; padding never meets them.
+void test_matmul_not_finite(CudaDevice& device) {
+  Random random(6);
+  const auto matmul = cuda::make_matmul(device.kernels());
+  matmul->prepare(limits(300, 1024, true));
+  const int64_t rows = 70, cols = 99;
+  for (bool int8_activations : {false, true}) {
+    for (WeightFormat format : all_formats()) {
+      const Matrix m = random_matrix(format, rows, cols, random);
+      const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, int8_activations, random);
+      for (float bad : {NAN, INFINITY}) {
+        const int64_t tokens = 11;
+        std::vector<float> x = f16_normals(tokens * cols, random);
+        x[2 * cols + 98] = bad;
+        const std::vector<float> y = multiply(device, *matmul, w, x, tokens, Epilogue::kStoreF32);
+        for (int64_t t = 0; t < tokens; ++t) {
+          for (int64_t r = 0; r < rows; ++r) {
+            // A weight of zero times infinity is NaN, too.
+            CHECK(std::isfinite(y[t * rows + r]) == (t != 2), "%s: %g, token %lld: %g",
+                  describe(format), bad, static_cast<long long>(t), y[t * rows + r]);
+          }
+        }
+        device.launches();
+      }
+    }
+  }
+}
+
+}  // namespace altiplano::test

@@ -31,7 +31,8 @@ avxvnni=("${avx2[@]}" -mavxvnni)
 avx512=("${avx2[@]}" -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
   -Wno-uninitialized -Wno-maybe-uninitialized)
 sources=(native/cpu/{portable,portable_matrix,portable_attend,portable_convert,dispatch}.cc
-  test/native/{kernels,int8,matrix,quantize,vector,convert,attend}_test.cc)
+  test/native/{kernels,int8,matrix,quantize,vector,convert,attend}_test.cc
+  test/native/random_matrix.cc)
 x86_sources=()
 x86=false
 case "$(uname -m)" in

@@ -13,7 +13,7 @@
 #include "cuda/devices.h"
 #include "cuda/kv_page.h"
 #include "cuda/linear.h"
-#include "cuda/matmul_general.h"
+#include "cuda/matmul.h"
 #include "cuda/operations.h"
 #include "cuda/row_outputs.h"
 #include "cuda/step_inputs.h"
@@ -66,7 +66,7 @@ class CudaBackend : public Backend {
       : context_(std::make_shared<Context>(ordinal)),
         stream_(context_),
         kernels_(context_),
-        matmul_(make_general_matmul(kernels_)),
+        matmul_(make_matmul(kernels_)),
         reader_(std::move(reader)) {}
 
   ~CudaBackend() override { abandon_step(); }
@@ -292,7 +292,8 @@ class CudaSizes : public BackendSizes {
   }
   uint64_t scratch(const AttentionShape& shape, const StepLimits& limits) const override {
     return rotation_bytes(shape) + StepInputs::device_bytes(limits.tokens, usual_pages(shape)) +
-           RowOutputs::device_bytes(limits);
+           RowOutputs::device_bytes(limits) +
+           matmul_workspace_bytes(limits, device_.multiprocessors);
   }
 
  private:

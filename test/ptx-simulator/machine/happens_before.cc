@@ -42,6 +42,7 @@ void HappensBefore::update_common_floor() {
 }
 
 void HappensBefore::arrive(int barrier, int warp) {
+  arriving_[barrier] |= uint32_t{1} << warp;
   raise(arrived_[barrier], known_[warp]);
   arrived_[barrier][warp] = time_;
   ++time_;
@@ -54,14 +55,21 @@ void HappensBefore::barrier(int barrier, uint32_t syncing) {
     raise(all, known_[warp]);
     all[warp] = time_;
   }
-  // Threads that have ended count as arrived.
-  for (uint32_t rest = ended_; rest != 0; rest &= rest - 1) all[std::countr_zero(rest)] = time_;
+  // At a barrier of the whole block, warps that have ended count as arrived.
+  const uint32_t taking_part = syncing | arriving_[barrier];
+  const uint32_t block = warps_ == 32 ? UINT32_MAX : (uint32_t{1} << warps_) - 1;
+  if (((taking_part | ended_) & block) == block) {
+    for (uint32_t rest = ended_ & ~taking_part; rest != 0; rest &= rest - 1) {
+      all[std::countr_zero(rest)] = time_;
+    }
+  }
   for (uint32_t rest = syncing; rest != 0; rest &= rest - 1) {
     const int warp = std::countr_zero(rest);
     raise(known_[warp], all);
     update_floor(warp);
   }
   all.fill(0);
+  arriving_[barrier] = 0;
   update_common_floor();
   ++time_;
 }
@@ -104,6 +112,7 @@ void HappensBefore::restart() {
   exited_.fill(0);
   ended_ = 0;
   for (Times& times : arrived_) times.fill(0);
+  arriving_.fill(0);
   for (auto& matrix : lanes_) matrix.reset();
 }
 
@@ -111,6 +120,7 @@ void HappensBefore::forget() {
   time_ = 1;
   for (Times& times : known_) times.fill(0);
   for (Times& times : arrived_) times.fill(0);
+  arriving_.fill(0);
   for (auto& matrix : lanes_) matrix.reset();
   floor_.fill(0);
   common_floor_ = 0;

@@ -95,9 +95,10 @@ class HappensBefore {
   std::array<Times, 32> known_{};  // [of warp][about warp]
   Times floor_{};
   uint32_t common_floor_ = 0;
-  std::array<uint32_t, 32> exited_{};  // lanes of each warp
-  uint32_t ended_ = 0;                 // warps all of whose lanes have exited
-  std::array<Times, 16> arrived_{};    // by barrier: what those in bar.arrive knew
+  std::array<uint32_t, 32> exited_{};    // lanes of each warp
+  uint32_t ended_ = 0;                   // warps all of whose lanes have exited
+  std::array<uint32_t, 16> arriving_{};  // by barrier: warps that executed bar.arrive,
+  std::array<Times, 16> arrived_{};      // and what they knew
   std::array<std::unique_ptr<LaneMatrix>, 32> lanes_;
 };
 

@@ -102,54 +102,105 @@ void SharedShadow::complete_copy(int warp, int lane, int line, uint32_t address,
   }
 }
 
-// The fast paths: everything in the row is ordered before this warp's accesses.
+// The fast paths: everything in the row is ordered before this warp's accesses, or was done by the
+// same thread. The words of an access are worked on together, as vectors; comparisons give masks.
+
+template <int kWords>
+struct WordsOf {
+  typedef Record type __attribute__((vector_size(kWords * sizeof(Record))));
+};
+template <>
+struct WordsOf<1> {
+  using type = Record;
+};
+template <int kWords>
+using Words = typename WordsOf<kWords>::type;
+
+inline Record below(Record a, Record b) { return -static_cast<Record>(a < b); }
+inline Record zero(Record a) { return -static_cast<Record>(a == 0); }
+inline bool any(Record a) { return a != 0; }
+template <class Vector>
+inline Vector below(Vector a, Record b) {
+  return a < b;
+}
+template <class Vector>
+inline Vector zero(Vector a) {
+  return a == 0;
+}
+template <class Vector>
+inline bool any(Vector a) {
+  Record all = 0;
+  for (size_t i = 0; i < sizeof(Vector) / sizeof(Record); ++i) all |= a[i];
+  return all != 0;
+}
+template <int kWords>
+inline Words<kWords> load(const Record* from) {
+  Words<kWords> words;
+  std::memcpy(&words, from, sizeof words);
+  return words;
+}
+
+// Of another thread, or of several: what a record below the limit may be, and others not.
+constexpr Record kOtherThread = kRecordWarpMask | kRecordLaneMask | kRecordSeveral;
 
 template <int kWords>
 void SharedShadow::read(Pass& pass) {
+  using W = Words<kWords>;
   const Record limit = pass.limit;
+  const uint32_t mask = pass.access.mask;
+  const uint32_t* addresses = pass.access.addresses;
+  W slow{};
+  bool other_state = false;
+  for_each_lane(mask, [&](int lane) {
+    const uint32_t word = addresses[lane] / 4;
+    const W write = load<kWords>(&rows_[word / 4].write[word % 4]);
+    slow |= ~below(write, limit) & ~zero((write ^ pass.of_lane(lane)) & kOtherThread);
+    other_state |= !all_of<kWords>(&states_[word], kWritten | kSplit | kPending, kWritten);
+  });
+  if (other_state || any(slow)) [[unlikely]] {
+    for_each_lane(mask, [&](int lane) { touch(pass, lane, pass.access.width, false); });
+    return;
+  }
   const Record keep_limit = pass.keep_older ? limit : INT64_MAX;
-  for_each_lane(pass.access.mask, [&](int lane) {
-    const uint32_t address = pass.access.addresses[lane];
-    Row& row = rows_[address / 16];
-    const uint32_t first = address / 4 % 4;
-    bool slow = !all_of<kWords>(&states_[address / 4], kWritten | kSplit | kPending, kWritten);
-    for (int i = 0; i < kWords; ++i) slow |= row.write[first + i] >= limit;
-    if (slow) [[unlikely]]
-      return touch(pass, lane, pass.access.width, false);
+  for_each_lane(mask, [&](int lane) {
+    const uint32_t word = addresses[lane] / 4;
+    Row& row = rows_[word / 4];
+    const W last = load<kWords>(&row.read[word % 4]);
+    const W older = load<kWords>(&row.older_read[word % 4]);
     const Record me = pass.of_lane(lane);
-    for (int i = 0; i < kWords; ++i) {
-      const Record last = row.read[first + i];
-      const Record older = row.older_read[first + i];
-      const bool mine = same_warp(last, me);
-      const bool replace = last < limit || mine || older >= keep_limit;
-      row.older_read[first + i] = replace ? older : last;
-      const bool several = mine && last >= pass.lanes_limit &&
-                           (((last ^ me) & kRecordLaneMask) != 0 || (last & kRecordSeveral) != 0);
-      row.read[first + i] = several ? me | kRecordSeveral : me;
-    }
+    const W mine = zero((last ^ me) & kRecordWarpMask);
+    const W replace = below(last, limit) | mine | ~below(older, keep_limit);
+    const W next_older = (replace & older) | (~replace & last);
+    const W other_lanes = ~zero((last ^ me) & (kRecordLaneMask | kRecordSeveral));
+    const W several = mine & ~below(last, pass.lanes_limit) & other_lanes & kRecordSeveral;
+    const W next = several | me;
+    std::memcpy(&row.older_read[word % 4], &next_older, sizeof next_older);
+    std::memcpy(&row.read[word % 4], &next, sizeof next);
   });
 }
 
+// Lane by lane, so that a later one meets the records of an earlier one.
 template <int kWords, bool kCopy>
 void SharedShadow::write(Pass& pass) {
+  using W = Words<kWords>;
   const Record limit = pass.limit;
   for_each_lane(pass.access.mask, [&](int lane) {
-    const uint32_t address = pass.access.addresses[lane];
-    Row& row = rows_[address / 16];
-    const uint32_t first = address / 4 % 4;
-    uint8_t* state = &states_[address / 4];
-    bool slow = !all_of<kWords>(state, kSplit | kPending, 0);
-    for (int i = 0; i < kWords; ++i) {
-      slow |= (row.write[first + i] >= limit) | (row.read[first + i] >= limit) |
-              (row.older_read[first + i] >= limit);
-    }
-    if (slow) [[unlikely]]
-      return touch(pass, lane, pass.access.width, kCopy);
+    const uint32_t word = pass.access.addresses[lane] / 4;
+    Row& row = rows_[word / 4];
     const Record me = pass.of_lane(lane);
-    for (int i = 0; i < kWords; ++i) {
-      row.write[first + i] = me;
-      state[i] = kCopy ? state[i] | kPending : kWritten;
+    const W write = load<kWords>(&row.write[word % 4]);
+    const W read = load<kWords>(&row.read[word % 4]);
+    const W older = load<kWords>(&row.older_read[word % 4]);
+    const W slow = (~below(write, limit) & ~zero((write ^ me) & kOtherThread)) |
+                   (~below(read, limit) & ~zero((read ^ me) & kOtherThread)) |
+                   (~below(older, limit) & ~zero((older ^ me) & kOtherThread));
+    uint8_t* state = &states_[word];
+    if (any(slow) || !all_of<kWords>(state, kSplit | kPending, 0)) [[unlikely]] {
+      return touch(pass, lane, pass.access.width, kCopy);
     }
+    const W now = W{} | me;
+    std::memcpy(&row.write[word % 4], &now, sizeof now);
+    for (int i = 0; i < kWords; ++i) state[i] = kCopy ? state[i] | kPending : kWritten;
   });
 }
 

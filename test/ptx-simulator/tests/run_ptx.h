@@ -131,6 +131,7 @@ struct Shape {
   int host_threads = 1;
   int multiprocessors = 108;
   uint64_t most_warp_instructions = 100 * 1000 * 1000;
+  AccumulationOrder accumulation_order = AccumulationOrder::kBlocks;
 };
 
 template <class T>
@@ -168,6 +169,7 @@ LaunchReport run_ptx(const Kernel& kernel, Shape shape, const Arguments&... argu
   context.multiprocessors = shape.multiprocessors;
   context.parameters.resize(program.parameter_bytes);
   context.allocations = GlobalMemory::instance().snapshot();
+  context.accumulation_order = shape.accumulation_order;
   [[maybe_unused]] size_t index = 0;
   (append_argument(context.parameters, program, index++, arguments), ...);
   LaunchOptions options;

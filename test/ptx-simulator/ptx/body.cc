@@ -288,6 +288,11 @@ Operand Parser::parse_single_operand() {
   if (token().is("[")) return parse_address();
   if (take("!")) {
     Operand operand;
+    if (token().kind != Token::Kind::kName) {
+      operand.kind = Operand::Kind::kInteger;
+      operand.integer = parse_integer_constant() == 0;
+      return operand;
+    }
     operand.kind = Operand::Kind::kRegister;
     operand.negated = true;
     operand.name = expect_register("a predicate");

@@ -33,7 +33,6 @@ void execute_together(Warp& warp, const Op& op, uint32_t mask) {
       const int lane = std::countr_zero(outside);
       warp.report(FindingKind::kIllegalInstruction, op, lane,
                   "lane " + std::to_string(lane) + " is not in its own member mask " + hex(all));
-      for_each_lane(outside, [&](int alone) { kComplete(warp, op, 1u << alone); });
       if ((same & all) == 0) continue;
     }
     warp.synchronize(op, same & all, all, kMeet, kComplete);

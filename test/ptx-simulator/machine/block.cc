@@ -248,11 +248,12 @@ std::string Block::where() const {
   return text;
 }
 
-void Block::report_endless(const std::string& text) {
+void Block::report_endless() {
   for (Warp& warp : warps_) {
     if (warp.live == 0) continue;
     const int lane = std::countr_zero(warp.live);
-    warp.fail(FindingKind::kDeadlock, warp.op_of(lane), lane, text + "; " + where());
+    warp.fail(FindingKind::kDeadlock, warp.op_of(lane), lane,
+              "the blocks run, but none ends; " + where());
     return;
   }
 }

@@ -1,6 +1,7 @@
 #include "machine/host_threads.h"
 
 #include <algorithm>
+#include <system_error>
 #include <thread>
 
 namespace ptx_simulator {
@@ -15,7 +16,13 @@ void HostThreads::run(int helpers, const std::function<void()>& work) {
   Job job{&work, helpers, 0};
   {
     std::lock_guard lock(mutex_);
-    for (; threads_ < helpers; ++threads_) std::thread(&HostThreads::sleep_and_work, this).detach();
+    try {
+      for (; threads_ < helpers; ++threads_) {
+        std::thread(&HostThreads::sleep_and_work, this).detach();
+      }
+    } catch (const std::system_error&) {
+      // The operating system has no more: those that there are do the work.
+    }
     jobs_.push_back(&job);
   }
   for (int i = 0; i < helpers; ++i) posted_.notify_one();

@@ -10,6 +10,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -28,10 +29,16 @@ constexpr uint64_t kSharedBytesPerMultiprocessor = 164 * 1024;
 constexpr uint64_t kReservedSharedBytes = 1024;  // for each block
 
 constexpr uint64_t kFirstResidents = 4;  // on each host thread, if the grid is large enough
-// A host thread looks after so many warp instructions whether its blocks only wait.
+// A host thread looks around after so many warp instructions.
 constexpr uint64_t kCheckInterval = 1 << 14;
-// They get company even if they seem to work.
-constexpr uint64_t kLongestWork = uint64_t{1} << 26;
+// Resident blocks get company when, for so many warp instructions of a host thread, none ended and
+// they seemed to wait, or even seemed to work. Long enough for whole blocks that read much and
+// write nothing until their end, so that these do not crowd the caches.
+constexpr uint64_t kLongWait = 1 << 18;
+constexpr uint64_t kLongWork = 1 << 26;
+// Nobody does anything but wait for so long (or LaunchOptions says less): it is a deadlock, though
+// the launch may work without an end of a block for far longer.
+constexpr uint64_t kEndlessWait = 200 * 1000 * 1000;
 constexpr int kLongestTurn = 256;  // warp instructions
 
 uint64_t resident_on_gpu(const LaunchContext& context) {
@@ -81,8 +88,9 @@ class Launch {
   LaunchState state;
   std::atomic<uint64_t> next_block = 0;
   std::atomic<uint64_t> residents = 0;
-  std::atomic<uint64_t> ended = 0;        // blocks
-  std::atomic<uint64_t> without_end = 0;  // warp instructions since a block ended
+  std::atomic<uint64_t> ended = 0;         // blocks
+  std::atomic<uint64_t> without_end = 0;   // warp instructions since a block ended,
+  std::atomic<uint64_t> without_work = 0;  // or since one did anything but wait
   std::atomic<int> workers = 0;
   std::atomic<bool> endless = false;
   std::mutex mutex;
@@ -120,7 +128,9 @@ class Worker {
         check();
       }
     }
-    if (launch_.endless) report_endless();
+    if (launch_.endless) {
+      for (const auto& block : resident_) block->report_endless();
+    }
     for (const auto& block : resident_) counters_.add(block->counters);
     std::lock_guard lock(launch_.mutex);
     launch_.counters.add(counters_);
@@ -166,28 +176,32 @@ class Worker {
   // Looks for deadlocks, and admits more blocks if those here only wait.
   void check() {
     const uint64_t ended = launch_.ended;
-    if (ended != seen_ended_) {
-      seen_ended_ = ended;
-      launch_.without_end = 0;
-      quiet_ = 0;
-    }
-    const uint64_t total = launch_.without_end.fetch_add(unchecked_) + unchecked_;
-    quiet_ += unchecked_;
-    unchecked_ = 0;
-    if (total > launch_.options.most_warp_instructions) {
-      launch_.endless = true;
-      launch_.state.stop();
-      return;
-    }
     uint64_t work = 0;
     for (const auto& block : resident_) work += work_of(block->counters);
-    const bool waits = work == seen_work_;
+    if (ended != seen_ended_) {
+      seen_ended_ = ended;
+      launch_.without_end = launch_.without_work = 0;
+      without_end_ = without_work_ = 0;
+    } else if (work != seen_work_) {
+      launch_.without_work = 0;
+      without_work_ = 0;
+    }
     seen_work_ = work;
-    if (waits || quiet_ > kLongestWork) {
-      quiet_ = 0;
+    without_end_ += unchecked_;
+    without_work_ += unchecked_;
+    const uint64_t all_without_end = launch_.without_end += unchecked_;
+    const uint64_t all_without_work = launch_.without_work += unchecked_;
+    unchecked_ = 0;
+
+    const uint64_t most = launch_.options.most_warp_instructions;
+    if (all_without_end > most || all_without_work > std::min(most, kEndlessWait)) {
+      launch_.endless = true;
+      launch_.state.stop();
+    } else if (without_work_ > kLongWait || without_end_ > kLongWork) {
+      without_end_ = without_work_ = 0;
       target_ = std::max<uint64_t>(target_, resident_.size()) * 2;
       admit();
-      if (resident_.size() < target_) target_ = std::max(resident_.size(), launch_.first_residents);
+      target_ = std::max<uint64_t>(resident_.size(), launch_.first_residents);
     }
   }
 
@@ -200,14 +214,6 @@ class Worker {
            count(InstructionClass::kAsyncCopy) + c.barriers;
   }
 
-  void report_endless() {
-    for (const auto& block : resident_) {
-      block->report_endless("no block ended during " +
-                            std::to_string(launch_.options.most_warp_instructions) +
-                            " warp instructions");
-    }
-  }
-
   Launch& launch_;
   Random random_;
   uint64_t target_;  // resident blocks
@@ -216,7 +222,8 @@ class Worker {
   std::unique_ptr<Block> idle_;  // the last that ended, whose storage the next one takes
   Counters counters_;            // of blocks that ended
   uint64_t unchecked_ = 0;       // warp instructions since the last check
-  uint64_t quiet_ = 0;           // warp instructions since blocks were admitted or ended
+  uint64_t without_end_ = 0;     // as in Launch, but here, or since more blocks were admitted
+  uint64_t without_work_ = 0;
   uint64_t seen_ended_ = 0;
   uint64_t seen_work_ = 0;
 };
@@ -248,6 +255,11 @@ LaunchReport Launch::report() {
 
 LaunchReport run(const LaunchContext& context, const LaunchOptions& options) {
   const uint64_t blocks = uint64_t{context.grid[0]} * context.grid[1] * context.grid[2];
+  const uint64_t size = uint64_t{context.block[0]} * context.block[1] * context.block[2];
+  if (blocks == 0 || size == 0 || size > kMostWarps * kWarpSize) {
+    throw std::invalid_argument("a launch of " + std::to_string(blocks) + " blocks of " +
+                                std::to_string(size) + " threads");
+  }
   int threads = options.host_threads;
   if (threads <= 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   threads = static_cast<int>(std::clamp<uint64_t>(blocks, 1, threads));

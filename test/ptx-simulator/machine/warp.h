@@ -220,7 +220,7 @@ class Block {
   // Runs a random warp for up to `steps` instructions; how many it were.
   int run(uint64_t random, int steps);
   std::string where() const;  // the places of all threads, for messages
-  void report_endless(const std::string& text);
+  void report_endless();
 
  private:
   struct Barrier;

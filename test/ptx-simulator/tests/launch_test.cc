@@ -196,6 +196,10 @@ void test_more_blocks_than_a_gpu_holds() {
   }
 }
 
+bool contains(const std::string& text, const char* part) {
+  return text.find(part) != std::string::npos;
+}
+
 void test_endless_loop() {
   const Kernel compiled(chain());
   const int first = line_of(chain(), "// waits");
@@ -208,17 +212,20 @@ void test_endless_loop() {
                                            .block = {64},
                                            .seed = seed,
                                            .host_threads = threads,
-                                           .most_warp_instructions = 20 * 1000},
+                                           .most_warp_instructions = 50 * 1000},
                                           flags);
       CHECK(report.stopped && !report.findings.empty(), "%s", describe(report).c_str());
+      int at_the_loop = 0;
       for (const Finding& finding : report.findings) {
-        CHECK(finding.kind == FindingKind::kDeadlock && finding.thread[0] == 0 &&
-                  finding.line >= first && finding.line <= last,
-              "%s", finding.to_string().c_str());
-        CHECK(finding.text.find("warp 0: lanes 0x00000001 run at PTX line") != std::string::npos &&
-                  finding.text.find("1 warps have ended") != std::string::npos,
-              "%s", finding.text.c_str());
+        CHECK(finding.kind == FindingKind::kDeadlock, "%s", finding.to_string().c_str());
+        at_the_loop += finding.thread[0] == 0 && finding.line >= first && finding.line <= last &&
+                       contains(finding.text, "warp 0: lanes 0x00000001 run at PTX line") &&
+                       contains(finding.text, "1 warps have ended");
       }
+      // A second host thread may not have got round to its blocks.
+      CHECK(
+          threads == 1 ? at_the_loop == static_cast<int>(report.findings.size()) : at_the_loop > 0,
+          "%s", describe(report).c_str());
     }
   }
 }

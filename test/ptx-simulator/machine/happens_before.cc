@@ -30,6 +30,11 @@ uint32_t HappensBefore::existing_lanes(int warp) const {
 }
 
 void HappensBefore::update_floor(int warp) {
+  // Of a warp that has ended, and all of whose accesses this one has seen, nothing is to come.
+  for (uint32_t rest = ended_; rest != 0; rest &= rest - 1) {
+    const int ended = std::countr_zero(rest);
+    if (known_[warp][ended] >= last_[ended]) known_[warp][ended] = UINT32_MAX;
+  }
   floor_[warp] = *std::min_element(known_[warp].begin(), known_[warp].end());
 }
 
@@ -42,7 +47,6 @@ void HappensBefore::update_common_floor() {
 }
 
 void HappensBefore::arrive(int barrier, int warp) {
-  arriving_[barrier] |= uint32_t{1} << warp;
   raise(arrived_[barrier], known_[warp]);
   arrived_[barrier][warp] = time_;
   ++time_;
@@ -55,21 +59,12 @@ void HappensBefore::barrier(int barrier, uint32_t syncing) {
     raise(all, known_[warp]);
     all[warp] = time_;
   }
-  // At a barrier of the whole block, warps that have ended count as arrived.
-  const uint32_t taking_part = syncing | arriving_[barrier];
-  const uint32_t block = warps_ == 32 ? UINT32_MAX : (uint32_t{1} << warps_) - 1;
-  if (((taking_part | ended_) & block) == block) {
-    for (uint32_t rest = ended_ & ~taking_part; rest != 0; rest &= rest - 1) {
-      all[std::countr_zero(rest)] = time_;
-    }
-  }
   for (uint32_t rest = syncing; rest != 0; rest &= rest - 1) {
     const int warp = std::countr_zero(rest);
     raise(known_[warp], all);
     update_floor(warp);
   }
   all.fill(0);
-  arriving_[barrier] = 0;
   update_common_floor();
   ++time_;
 }
@@ -98,6 +93,7 @@ void HappensBefore::exit(int warp, uint32_t lanes) {
   exited_[warp] |= lanes;
   if ((exited_[warp] & existing_lanes(warp)) == existing_lanes(warp)) {
     ended_ |= uint32_t{1} << warp;
+    for (int other = 0; other < warps_; ++other) update_floor(other);
     update_common_floor();
   }
 }
@@ -110,9 +106,9 @@ void HappensBefore::restart() {
   common_floor_ = time_;
   ++time_;
   exited_.fill(0);
+  last_.fill(0);
   ended_ = 0;
   for (Times& times : arrived_) times.fill(0);
-  arriving_.fill(0);
   for (auto& matrix : lanes_) matrix.reset();
 }
 
@@ -120,8 +116,8 @@ void HappensBefore::forget() {
   time_ = 1;
   for (Times& times : known_) times.fill(0);
   for (Times& times : arrived_) times.fill(0);
-  arriving_.fill(0);
   for (auto& matrix : lanes_) matrix.reset();
+  last_.fill(0);
   floor_.fill(0);
   common_floor_ = 0;
   if (started()) start(threads_);

@@ -4,7 +4,8 @@
 // with the time at which it was made. Of every other warp a warp knows up to which time it has seen
 // that warp's accesses (barriers hand this knowledge on), and of itself up to which time its lanes
 // have seen each other's; bar.warp.sync of part of the lanes is kept in a matrix that only warps
-// that use it have. A record is ordered before an access if the accessing thread has seen its time.
+// that use it have. Threads that have ended take part in no barrier. A record is ordered before an
+// access if the accessing thread has seen its time.
 #pragma once
 
 #include <array>
@@ -48,7 +49,8 @@ class HappensBefore {
   bool started() const { return threads_ != 0; }
 
   // The record of an access now, by lane 0.
-  Record record(int warp, int line) const {
+  Record record(int warp, int line) {
+    last_[warp] = time_;
     return Record{time_} << kRecordTimeShift | Record{warp} << kRecordWarpShift |
            (line & kRecordLineMask);
   }
@@ -95,10 +97,10 @@ class HappensBefore {
   std::array<Times, 32> known_{};  // [of warp][about warp]
   Times floor_{};
   uint32_t common_floor_ = 0;
-  std::array<uint32_t, 32> exited_{};    // lanes of each warp
-  uint32_t ended_ = 0;                   // warps all of whose lanes have exited
-  std::array<uint32_t, 16> arriving_{};  // by barrier: warps that executed bar.arrive,
-  std::array<Times, 16> arrived_{};      // and what they knew
+  std::array<uint32_t, 32> exited_{};  // lanes of each warp
+  uint32_t ended_ = 0;                 // warps all of whose lanes have exited
+  Times last_{};                       // when each warp made its last record
+  std::array<Times, 16> arrived_{};    // by barrier: what those in bar.arrive knew
   std::array<std::unique_ptr<LaneMatrix>, 32> lanes_;
 };
 

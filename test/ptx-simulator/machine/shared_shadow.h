@@ -13,8 +13,9 @@
 // which they conflict just so.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <memory>
+#include <string>
 #include <vector>
 
 #include "machine/happens_before.h"
@@ -63,7 +64,16 @@ class SharedShadow {
     Record& read;
     Record& older_read;
   };
-  struct Pass;
+  // One access while it is worked on.
+  struct Pass {
+    const Access& access;
+    int warp;
+    Record limit;        // records below it are ordered for the whole warp
+    Record lanes_limit;  // reads below it are ordered among the lanes
+    Record record;       // of lane 0
+    bool keep_older;     // an unordered older read stays, and the latest one gives way
+    bool reported = false;
+  };
 
   // Of a word: bits 0 to 3 are bytes that were written.
   static constexpr uint8_t kWritten = 0x0F;
@@ -73,8 +83,14 @@ class SharedShadow {
   static bool all_of(const uint8_t* state, uint8_t mask, uint8_t value);
 
   template <int kWords>
-  void read(Pass& pass);
+  void read_any(Pass& pass);
+  template <int kWords>
+  void read_broadcast(Pass& pass);
+  template <int kWords, int kLanes>
+  bool read(Pass& pass, uint32_t mask);
   template <int kWords, bool kCopy>
+  void write_any(Pass& pass);
+  template <int kWords, int kLanes, bool kCopy>
   void write(Pass& pass);
   void touch(Pass& pass, int lane, int width, bool copy);
   void touch_cell(Pass& pass, int lane, CellReference cell, uint32_t byte);
@@ -85,7 +101,7 @@ class SharedShadow {
     return {row.write[i], row.read[i], row.older_read[i]};
   }
   void split(uint32_t index);
-  void join(uint32_t index);
+  void join(uint32_t index, Record write);
   void join_if_settled(uint32_t index);
 
   void report_race(Pass& pass, int lane, Record other, uint32_t byte);

@@ -1,5 +1,7 @@
 #include "driver/driver.h"
 
+#include <pthread.h>
+
 #include <cstdio>
 #include <new>
 
@@ -15,15 +17,16 @@ Driver& driver() {
 }
 
 ThreadState& thread_state() {
-  // Static destructors of the application may call the driver when this thread's variables are gone
-  // already: they get new ones.
-  struct Holder {
-    ThreadState* state = nullptr;
-    ~Holder() { delete std::exchange(state, nullptr); }
-  };
-  thread_local Holder holder;
-  if (holder.state == nullptr) holder.state = new ThreadState;
-  return *holder.state;
+  // Not a thread_local object: those of the main thread are destroyed before static objects of the
+  // application, which may call the driver still. Nothing destroys this one in the main thread.
+  static const pthread_key_t key = [] {
+    pthread_key_t made;
+    pthread_key_create(&made, [](void* state) { delete static_cast<ThreadState*>(state); });
+    return made;
+  }();
+  auto* state = static_cast<ThreadState*>(pthread_getspecific(key));
+  if (state == nullptr) pthread_setspecific(key, state = new ThreadState);
+  return *state;
 }
 
 void fail(CUresult code, std::string message) { throw Failure{code, std::move(message)}; }

@@ -25,8 +25,8 @@ ptx_simulator_objects count(const Driver& state) {
   return objects;
 }
 
-// The end of the process, however it comes: work that is left does not go on, and is not waited
-// for. Workers that run a kernel are stopped by the process's end.
+// The end of the process, after the application's static objects: work that is left does not go on,
+// and is not waited for. Workers that run a kernel are stopped by the process's end.
 __attribute__((destructor)) void process_ends() {
   Driver& state = ptx_simulator::driver::driver();
   const Lock lock(state.mutex);

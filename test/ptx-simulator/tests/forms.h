@@ -263,8 +263,9 @@ inline std::string kernel_of(const Form& form, bool in_place) {
   return kernel(".param .u64 in, .param .u64 out, .param .u32 n", text + "ret;");
 }
 
+inline constexpr uint32_t kThreads = 128;  // of a block; counts of operands are multiples
+
 inline void run_form(const Form& form, const Expected& expected, size_t count, bool in_place) {
-  constexpr uint32_t kThreads = 128;
   Operands operands(static_cast<uint32_t>(std::hash<std::string>()(form.text)));
   const auto values = operands.make(form.operands, count);
   std::vector<uint64_t> guards(count, 1);
@@ -323,7 +324,7 @@ inline void check_form(const Form& form, const Expected& expected, size_t count 
   run_form(form, expected, count, false);
   if (form.results.size() == 1 && form.results[0] != "pred" && !form.operands.empty() &&
       form.results[0] == register_of(form.operands[0])) {
-    run_form(form, expected, count / 4, true);
+    run_form(form, expected, std::max<size_t>(count / 4, kThreads), true);
   }
 }
 // "add.s32" with a result in a register of `result`, and one value expected.

@@ -6,11 +6,11 @@
 // results wherever and whenever they are computed, but another seed is another GPU.
 //
 //   instruction              error that PTX allows                        moved by at most
-//   ex2.approx.f32           2 ulp                                        1.5 * 2^-24 relative
+//   ex2.approx.f32           2 ulp                                        2^-24 relative
 //   rcp.approx.f32           1 ulp                                        0.5 * 2^-24 relative
 //   rsqrt.approx.f32         2^-22.9 relative                             1.1 * 2^-24 relative
-//   sqrt.approx.f32          2^-23 relative                               1.0 * 2^-24 relative
-//   div.approx, .full .f32   2 ulp                                        1.5 * 2^-24 relative
+//   sqrt.approx.f32          2^-23 relative                               2^-24 relative
+//   div.approx, .full .f32   2 ulp                                        2^-24 relative
 //   lg2.approx.f32           2^-22 absolute in (0.5, 2), else relative    0.75 * 2^-22 likewise
 //   sin, cos .approx.f32     2^-20.5 absolute in [-2 pi, 2 pi],           0.9 times that
 //                            2^-14.7 in [-100 pi, 100 pi]
@@ -22,10 +22,10 @@
 //   rcp, rsqrt .approx.ftz.f64   the upper 32 bits of an estimate         2^-20 relative
 //   rsqrt.approx.f64         none stated                                  2^-50 relative
 //
-// Rounding to the result's type adds half an ulp: at most 2^-24 relative in f32 (half an ulp of the
-// 2 or 1 that is allowed), 2^-11 in f16, 2^-8 in bf16. One ulp of f32 is between 2^-24 and 2^-23
-// relative, so 1.5 * 2^-24 is at most 1.5 ulp. A bf16 that is the nearest to tanh is already 2^-8
-// away in the worst case: that one is not moved.
+// Rounding to the result's type adds up to half an ulp: 2^-24 relative in f32, 2^-11 in f16, 2^-8
+// in bf16. Where 2 ulp are allowed, below a power of two: 2^-24 relative is one ulp, and the result
+// may be rounded above that power, where half an ulp is another one of those below. A bf16 that is
+// the nearest to tanh is already 2^-8 away in the worst case: that one is not moved.
 //
 // Special operands give exact results as the tables of the PTX document say: ex2(+-0) = 1,
 // rcp(+-inf) = +-0, lg2(+-0) = -inf, sin(inf) = NaN, ...
@@ -79,7 +79,7 @@ struct Ex2 {
     const double inside = std::max(-200.0, x < 200.0f ? double{x} : 200.0);
     const double value = power_of_two(inside);
     const double result = x == x ? value : double{x};
-    return {result, x == 0 ? 0 : 1.5 * 0x1p-24 * value};
+    return {result, x == 0 ? 0 : 0x1p-24 * value};
   }
 };
 struct Rcp {
@@ -135,7 +135,8 @@ template <class Function, bool ftz>
 float approximate(uint32_t seed, float x) {
   if (ftz) x = flushed(x);
   const Estimate e = Function::of(x);
-  double moved = e.value + e.error * deviation(seed, std::bit_cast<uint32_t>(x));
+  const double nearby = e.value + e.error * deviation(seed, std::bit_cast<uint32_t>(x));
+  double moved = e.error == 0 ? e.value : nearby;  // -0 + 0 would be +0
   if (kBounded<Function>) moved = std::abs(moved) > 1 ? std::copysign(1.0, moved) : moved;
   const float result = canonical(moved);
   return ftz ? flushed(result) : result;
@@ -163,7 +164,8 @@ float quotient(uint32_t seed, float a, float b) {
   const double exact = lost ? double{a} * std::copysign(0.0, b) : double{a} / double{b};
   const double size = std::abs(exact) <= 0x1p300 ? exact : 0.0;
   const uint32_t bits = std::bit_cast<uint32_t>(a) * 0x2c1b3c6du ^ std::bit_cast<uint32_t>(b);
-  const float result = canonical(exact + 1.5 * 0x1p-24 * size * deviation(seed, bits));
+  const double nearby = exact + 0x1p-24 * size * deviation(seed, bits);
+  const float result = canonical(size == 0 ? exact : nearby);
   return ftz ? flushed(result) : result;
 }
 template <bool full, bool ftz>
@@ -180,6 +182,7 @@ void quotient_lanes(Warp& warp, const Op& op, uint32_t mask) {
 
 template <bool root, bool upper>
 double estimate_f64(uint32_t seed, uint64_t bits) {
+  const double operand = std::bit_cast<double>(bits);
   if (upper) {
     bits &= 0xffffffff00000000;
     if ((bits & 0x7ff0000000000000) == 0) bits &= 0x8000000000000000;
@@ -190,7 +193,7 @@ double estimate_f64(uint32_t seed, uint64_t bits) {
   const double size = upper ? 0x1p-20 : 0x1p-50;
   const uint32_t key = static_cast<uint32_t>(bits ^ bits >> 32);
   const double moved = moves ? exact * (1 + size * deviation(seed, key)) : exact;
-  if (moved != moved) return std::bit_cast<double>(0xfff8000000000000);
+  if (moved != moved || operand != operand) return std::bit_cast<double>(0xfff8000000000000);
   if (!upper) return moved;
   uint64_t result = std::bit_cast<uint64_t>(moved) & 0xffffffff00000000;
   if ((result & 0x7ff0000000000000) == 0) result &= 0x8000000000000000;

@@ -132,6 +132,7 @@ struct Shape {
   int multiprocessors = 108;
   uint64_t most_warp_instructions = 100 * 1000 * 1000;
   AccumulationOrder accumulation_order = AccumulationOrder::kBlocks;
+  uint32_t approximation_seed = 1;
 };
 
 template <class T>
@@ -172,6 +173,7 @@ LaunchReport run_ptx(const Kernel& kernel, Shape shape, const Arguments&... argu
   context.accumulation_order = shape.accumulation_order;
   [[maybe_unused]] size_t index = 0;
   (append_argument(context.parameters, program, index++, arguments), ...);
+  context.approximation_seed = shape.approximation_seed;
   LaunchOptions options;
   options.host_threads = shape.host_threads;
   options.seed = shape.seed;

@@ -252,7 +252,7 @@ void test_refusals() {
   check_refused("add.sat.u32 %a, %a, %a;", registers, "u32");
   check_refused("add.s32 %a, %a;", registers, "3 operands");
   check_refused("add.s32 %a, %a, %l;", registers, "%l");
-  check_refused("add.s32 _, %a, %a;", registers, "destination");
+  check_refused("add.s32 _, %a, %a;", registers, "result");
   check_refused("min.relu.u16x2 %a, %a, %a;", registers, "signed");
   check_refused("add.cc.u16 %h, %h, %h;", registers, "u16");
 }

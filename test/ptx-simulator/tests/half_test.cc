@@ -78,7 +78,7 @@ void test_ties_that_c_decides() {
     const Ieee& f = type.format;
     for (const uint64_t c : {uint64_t{1}, f.sign_bit() | 1, uint64_t{0}}) {
       check_form(
-          {std::string("fma.rn.") + type.name + " %d, %a, %b, " + std::to_string(c) + ";",
+          {"mov.b16 %d, " + std::to_string(c) + ";\n@%g fma.rn." + type.name + " %d, %a, %b, %d;",
            {"b16"},
            {type.kind, type.kind}},
           [&](const Values& x) { return Values{exact_fma(f, x[0], x[1], c, f, Round::kNearest)}; },
@@ -89,8 +89,8 @@ void test_ties_that_c_decides() {
     const uint64_t ones = (uint64_t{1} << f.fraction_bits) - 1;
     check_form(
         {std::string("and.b16 %a, %a, ") + std::to_string(ones) + ";\n@%g add.u16 %a, %a, " +
-             std::to_string(f.one()) + ";\n@%g fma.rn." + type.name + " %d, %a, " +
-             std::to_string(one_and_a_half) + ", %b;",
+             std::to_string(f.one()) + ";\n@%g mov.b16 %d, " + std::to_string(one_and_a_half) +
+             ";\n@%g fma.rn." + type.name + " %d, %a, %d, %b;",
          {"b16"},
          {Kind::kInt16, type.kind}},
         [&](const Values& x) {

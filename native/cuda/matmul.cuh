@@ -158,11 +158,12 @@ __device__ inline void multiply_add(int32_t (&d)[4], const uint32_t (&a)[4], uin
   mma_s8(d, a, b0, b1);
 }
 
-// A warp's share of a stage.
-template <MatmulKind kKind, int kIndex, class Number>
+// A warp's share of a stage. `after_first_step()` is called when the tensor cores have work.
+template <MatmulKind kKind, int kIndex, class Number, class AfterFirstStep>
 __device__ inline void multiply_stage(
     const MatmulParameters& p, uint32_t stage, int row_warp, int token_warp,
-    Sums<Number, MatmulShape<kKind, kIndex>::kStrips, MatmulShape<kKind, kIndex>::kEights>& sums) {
+    Sums<Number, MatmulShape<kKind, kIndex>::kStrips, MatmulShape<kKind, kIndex>::kEights>& sums,
+    const AfterFirstStep& after_first_step) {
   using Shape = MatmulShape<kKind, kIndex>;
   constexpr int kStrips = Shape::kStrips, kEights = Shape::kEights;
   constexpr int kStripBytes = Shape::kSliceWeights / 4;
@@ -224,6 +225,7 @@ __device__ inline void multiply_stage(
           multiply_add(sums.at[s][eight], a, fragment[0], fragment[1]);
         }
       }
+      if (slice == 0 && step == 0) after_first_step();
     }
   }
 }
@@ -264,9 +266,10 @@ __device__ inline void matmul(const MatmulParameters& p) {
       wait_copies<kStages - 2>();
       // All copies of this stage have arrived, and nobody reads the stage before it any more.
       __syncthreads();
-      if (unit + kStages - 1 < end) loader.load(stages + free_stage);
-      commit_copies();
-      multiply_stage<kKind, kIndex>(p, stages + stage, row_warp, token_warp, sums);
+      multiply_stage<kKind, kIndex>(p, stages + stage, row_warp, token_warp, sums, [&] {
+        if (unit + kStages - 1 < end) loader.load(stages + free_stage);
+        commit_copies();
+      });
       free_stage = stage;
       stage = stage + Shape::kStageBytes == Shape::kRingBytes ? 0 : stage + Shape::kStageBytes;
     }

@@ -7,6 +7,7 @@ set(ALTIPLANO_CUDA_ARCHITECTURES "" CACHE STRING
   "Compute capabilities that get machine code, e.g. 80;86;89;90. Default: those of the GPUs present, else 80")
 
 set(altiplano_least_nvcc 13.0)
+set(altiplano_cuda_folder ${CMAKE_CURRENT_LIST_DIR})
 
 # Sets altiplano_nvcc, or altiplano_no_cuda to the reason.
 function(altiplano_find_nvcc)
@@ -77,14 +78,14 @@ function(altiplano_add_cuda target)
   message(STATUS "altiplano: CUDA kernels for ${architectures} with ${ALTIPLANO_NVCC}")
 
   # The PTX stays uncompressed: the simulator of the tests reads it.
-  set(flags -fatbin -std=c++20 -O3 -I${CMAKE_SOURCE_DIR}/native -Xfatbin -compress-mode=none
+  set(flags -fatbin -std=c++20 -O3 -I${altiplano_cuda_folder}/.. -Xfatbin -compress-mode=none
     --expt-relaxed-constexpr     --allow-unsupported-compiler -gencode arch=compute_80,code=compute_80)
   foreach(architecture IN LISTS architectures)
     list(APPEND flags -gencode arch=compute_${architecture},code=sm_${architecture})
   endforeach()
 
-  file(GLOB kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/native/cuda/*.cu)
-  file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/native/cuda/*.cuh)
+  file(GLOB kernels CONFIGURE_DEPENDS ${altiplano_cuda_folder}/*.cu)
+  file(GLOB headers CONFIGURE_DEPENDS ${altiplano_cuda_folder}/*.cuh)
   set(folder ${CMAKE_BINARY_DIR}/cuda)
   file(MAKE_DIRECTORY ${folder})
   set(binaries "")
@@ -111,10 +112,10 @@ function(altiplano_add_cuda target)
       "extern \"C\" __attribute__((visibility(\"hidden\"))) const char altiplano_cuda_${name}[];\n")
     string(APPEND embedded_table "    {\"${name}\", altiplano_cuda_${name}},\n")
   endforeach()
-  configure_file(${CMAKE_SOURCE_DIR}/native/cuda/embedded.cc.in ${folder}/embedded.cc @ONLY)
+  configure_file(${altiplano_cuda_folder}/embedded.cc.in ${folder}/embedded.cc @ONLY)
   set_source_files_properties(${folder}/embedded.cc PROPERTIES OBJECT_DEPENDS "${binaries}")
 
-  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/native/cuda/*.cc)
+  file(GLOB sources CONFIGURE_DEPENDS ${altiplano_cuda_folder}/*.cc)
   target_sources(${target} PRIVATE ${sources} ${folder}/embedded.cc)
   target_include_directories(${target} SYSTEM PRIVATE ${ALTIPLANO_CUDA_INCLUDE})
   target_compile_definitions(${target} PUBLIC ALTIPLANO_CUDA)

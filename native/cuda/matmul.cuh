@@ -34,7 +34,16 @@ struct MatmulShape {
   static constexpr int kSliceWeights = panel_slice_bytes(kKind);
   static constexpr bool kHasGroups = has_groups(kKind);
   static constexpr int kCols = kSlices * slice_cols(kKind);  // of a stage
+  static constexpr int kMostGroups = kSlices * kMostSliceGroups;
 };
+
+// Groups of a row in a stage that has kMostGroups of 32 columns: 1, 2 or 4, as a power of two.
+template <int kMostGroups>
+__device__ inline int stage_groups_log2(const MatmulParameters& p) {
+  constexpr int kMostLog2 = kMostGroups == 4 ? 2 : kMostGroups == 2 ? 1 : 0;
+  static_assert(1 << kMostLog2 == kMostGroups);
+  return max(0, kMostLog2 + 5 - p.group_shift);
+}
 
 // Starts the copies of one stage after the other, some units ahead of the computation.
 template <MatmulKind kKind, int kIndex>
@@ -118,25 +127,23 @@ class StageLoader {
   // Scales by the first threads, 8 pieces for the 64 scales of a group of a panel; zero points by
   // the ones behind, 4 pieces each.
   __device__ void load_groups(uint32_t stage) {
-    constexpr int kCols = Shape::kCols;
-    static_assert(Shape::kPanels * (kCols / 32) * 12 <= Shape::kThreads);
-    const int most = kCols >> p_.group_shift;
-    const int groups = most == 0 ? 1 : most;  // 1, 2 or 4
-    const int first = place_.step * kCols >> p_.group_shift;
-    const int panel = place_.row_tile * Shape::kPanels;
+    static_assert(Shape::kPanels * Shape::kMostGroups * 12 <= Shape::kThreads);
+    const int groups_log2 = stage_groups_log2<Shape::kMostGroups>(p_);
+    const int first_group = place_.step * Shape::kCols >> p_.group_shift;
+    const int first_panel = place_.row_tile * Shape::kPanels;
     const int thread = static_cast<int>(threadIdx.x);
-    const int scale_pieces = groups * 8, zero_pieces = groups * 4;
-    const int zero_thread = thread - Shape::kPanels * scale_pieces;
-    if (zero_thread < 0) {
-      const int p = thread / scale_pieces, piece = thread % scale_pieces;
-      const int64_t group = static_cast<int64_t>(panel + p) * p_.groups + first;
+    const int scale_threads = Shape::kPanels * 8 << groups_log2;
+    if (thread < scale_threads) {
+      const int panel = thread >> (3 + groups_log2), piece = thread - (panel << (3 + groups_log2));
+      const int64_t group = static_cast<int64_t>(first_panel + panel) * p_.groups + first_group;
       copy_async_16(stage + Shape::kScalesAt + thread * 16,
                     static_cast<const uint8_t*>(p_.scales) + group * (kPanelRows * 2) + piece * 16,
                     policy_);
-    } else if (p_.zeros != nullptr && zero_thread < Shape::kPanels * zero_pieces) {
-      const int p = zero_thread / zero_pieces, piece = zero_thread % zero_pieces;
-      const int64_t group = static_cast<int64_t>(panel + p) * p_.groups + first;
-      copy_async_16(stage + Shape::kZerosAt + zero_thread * 16,
+    } else if (p_.zeros != nullptr && (thread - scale_threads) * 2 < scale_threads) {
+      const int index = thread - scale_threads;
+      const int panel = index >> (2 + groups_log2), piece = index - (panel << (2 + groups_log2));
+      const int64_t group = static_cast<int64_t>(first_panel + panel) * p_.groups + first_group;
+      copy_async_16(stage + Shape::kZerosAt + index * 16,
                     p_.zeros + group * kPanelRows + piece * 16, policy_);
     }
   }
@@ -186,11 +193,10 @@ __device__ inline void multiply_stage(
                          strip * kStripBytes + lane * 16;
     warp_slice.has_zeros = p.zeros != nullptr;
     if constexpr (Shape::kHasGroups) {
-      const int most = Shape::kCols >> p.group_shift;
-      const int groups = most == 0 ? 1 : most;
+      const int groups_log2 = stage_groups_log2<Shape::kMostGroups>(p);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int group = panel * groups + ((slice * 64 + half * 32) >> p.group_shift);
+        const int group = (panel << groups_log2) + ((slice * 64 + half * 32) >> p.group_shift);
         const int row = group * kPanelRows + strip * 16 + lane / 4 * 4;
         warp_slice.scales[half] = stage + Shape::kScalesAt + row * 2;
         warp_slice.zeros[half] = stage + Shape::kZerosAt + row;

@@ -87,8 +87,8 @@ struct Tile {
 };
 
 // Up to 64 tokens, four warps of 32 rows each: no weight is unpacked twice, and two blocks (int4
-// for few tokens: three) on a multiprocessor keep loading while one waits. Above, warps of 64 x 64:
-// the fewest bytes of shared memory for a multiply-add that the registers allow.
+// for up to 8 tokens: three) on a multiprocessor keep loading while one waits. Above, warps of 64 x
+// 64: the fewest bytes of shared memory for a multiply-add that the registers allow.
 inline constexpr int kTiles = 5;
 constexpr Tile tile_of(MatmulKind kind, int index) {
   const bool int4 = kind == MatmulKind::kInt4;
@@ -96,7 +96,7 @@ constexpr Tile tile_of(MatmulKind kind, int index) {
     case 0:
       return {128, 8, 4, 1, int4 ? 2 : 1, 4, int4 ? 3 : 2};
     case 1:
-      return {128, 16, 4, 1, int4 ? 2 : 1, 4, int4 ? 3 : 2};
+      return {128, 16, 4, 1, int4 ? 2 : 1, 4, 2};
     case 2:
       return {128, 32, 4, 1, int4 ? 2 : 1, 4, 2};
     case 3:

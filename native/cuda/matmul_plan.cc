@@ -10,9 +10,11 @@ namespace {
 constexpr int kStaticBytes = 128;
 constexpr int kReservedBytes = 1024 + kStaticBytes;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// Of a multiprocessor, from L2: when all read, and when it reads alone.
+constexpr double kL2BytesPerCycle = 26;  // 4 TB/s of an A100
+constexpr double kPartialBytesPerCycle = 64;
 
-int64_t row_tiles_of(int64_t rows, const Tile& tile) { return ceil_div(rows, tile.rows); }
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 int64_t blocks_of_multiprocessor(const PlanDevice& device, MatmulKind kind, int tile_index) {
   const Tile tile = tile_of(kind, tile_index);
@@ -33,16 +35,61 @@ int64_t choose_slots(const PlanDevice& device, int64_t most, int64_t units) {
   return device.multiprocessors * chosen;
 }
 
+// Cycles of a unit's products on one multiprocessor. int8 has twice as many columns in a slice, and
+// twice the rate.
+double unit_arithmetic(const Tile& tile) {
+  constexpr double kMultiplyAdds = 0.85 * 1024;
+  return static_cast<double>(tile.rows * tile.tokens) * tile.slices * 64 / kMultiplyAdds;
+}
+
+// Cycles of reading a tile's partial sums of one block.
+double partial_reading(const Tile& tile, int64_t tokens) {
+  const auto valid = static_cast<double>(std::min<int64_t>(tokens, tile.tokens));
+  return tile.rows * valid * sizeof(float) / kPartialBytesPerCycle;
+}
+
 // Blocks that may share a tile: S of them take units / S times the time of a unit to multiply, and
 // then one of them S times the time of reading a partial sum. The sum of both is least at the root
 // of their ratio. It matters for small matrices, which would be cut into more pieces than pay.
 int64_t most_sharing(const MatmulPlan& plan, int64_t tokens) {
-  constexpr double kUnitCycles = 1000;          // of a stage, when all multiprocessors read weights
-  constexpr double kPartialBytesPerCycle = 64;  // from L2, of one multiprocessor
-  const auto valid = static_cast<double>(std::min<int64_t>(tokens, plan.tile.tokens));
-  const double partial_cycles = plan.tile.rows * valid * sizeof(float) / kPartialBytesPerCycle;
-  return std::max<int64_t>(1, std::lround(std::sqrt(static_cast<double>(plan.tile_units) *
-                                                    kUnitCycles / partial_cycles)));
+  constexpr double kReading = 1000;  // cycles of a unit, when all multiprocessors read weights
+  const double unit = std::max(kReading, unit_arithmetic(plan.tile));
+  return std::max<int64_t>(1, std::lround(std::sqrt(static_cast<double>(plan.tile_units) * unit /
+                                                    partial_reading(plan.tile, tokens))));
+}
+
+// With the tile that is given.
+MatmulPlan plan_tile(const PlanDevice& device, MatmulKind kind, int index, int64_t rows,
+                     int64_t slices, int64_t tokens) {
+  MatmulPlan plan;
+  plan.tile_index = index;
+  plan.tile = tile_of(kind, index);
+  plan.row_tiles = ceil_div(rows, plan.tile.rows);
+  plan.token_tiles = ceil_div(tokens, plan.tile.tokens);
+  plan.tile_units = slices / plan.tile.slices;
+  plan.slots = choose_slots(device, blocks_of_multiprocessor(device, kind, index), plan.units());
+  // As many units for each block as if all slots were used, but no more blocks than that takes.
+  const int64_t blocks = std::min(plan.slots, plan.tiles() * most_sharing(plan, tokens));
+  plan.blocks = ceil_div(plan.units(), ceil_div(plan.units(), blocks));
+  return plan;
+}
+
+// Roughly how long a plan for many tokens takes: arithmetic or L2, whichever is longer, and adding
+// up the tiles that blocks share. Only comparisons are made of it.
+double cycles_of(const PlanDevice& device, MatmulKind kind, const MatmulPlan& plan) {
+  const Tile& tile = plan.tile;
+  const double slots = static_cast<double>(plan.slots) / device.multiprocessors;
+  const double arithmetic =
+      static_cast<double>(plan.most_block_units()) * slots * unit_arithmetic(tile);
+  const auto sharing = static_cast<double>(plan.blocks) / static_cast<double>(plan.tiles());
+  double partials = 0, adding = 0;
+  if (sharing > 1) {
+    partials = 2.0 * tile.rows * tile.tokens * sizeof(float) * static_cast<double>(plan.blocks);
+    adding = sharing * partial_reading(tile, tile.tokens);
+  }
+  const double l2 = (static_cast<double>(plan.units() * tile.stage_bytes(kind)) + partials) /
+                    (kL2BytesPerCycle * device.multiprocessors);
+  return std::max(arithmetic, l2) + adding;
 }
 
 }  // namespace
@@ -55,43 +102,19 @@ bool fits(const PlanDevice& device, MatmulKind kind, int tile_index) {
 // Up to 64 tokens: the smallest tile that holds them all. Weights are then read and unpacked once,
 // and time is that of reading them.
 //
-// Beyond, arithmetic takes the time. Tiles of 256 x 128 move fewer bytes through shared memory and
-// L2 for a multiply-add than those of 128 x 64, which is worth a fifth of the time
-// (docs/cuda-kernels.md); they lose it again
-//   - where padding to 128 tokens costs more than that (129 to 192 tokens, 257 to 320, ...),
-//   - where so few of them cover the outputs that more than two blocks have to share each: their
-//     partial sums, 128 KiB each, are then added up by one block while others wait for work,
-//   - on devices whose shared memory holds no ring of them.
-int choose_tile(const PlanDevice& device, MatmulKind kind, int64_t rows, int64_t tokens) {
-  constexpr int kSmall = kTiles - 2, kLarge = kTiles - 1;
-  constexpr double kSmallCost = 1.25;  // time for a multiply-add, that of the large tile is 1
-  for (int index = 0; index <= kSmall; ++index) {
-    if (tokens <= tile_of(kind, index).tokens) return index;
-  }
-  if (!fits(device, kind, kLarge)) return kSmall;
-  const Tile small = tile_of(kind, kSmall), large = tile_of(kind, kLarge);
-  const int64_t small_tiles = ceil_div(tokens, small.tokens);
-  const int64_t large_tiles = ceil_div(tokens, large.tokens);
-  const bool cheaper = static_cast<double>(large_tiles * large.tokens) <
-                       static_cast<double>(small_tiles * small.tokens) * kSmallCost;
-  const bool enough = row_tiles_of(rows, large) * large_tiles * 2 >= device.multiprocessors;
-  return cheaper && enough ? kLarge : kSmall;
-}
-
+// Beyond, arithmetic takes the time, or what it makes multiprocessors read from L2, and the two
+// largest tiles are compared: that of 256 x 128 reads half as much for a multiply-add as that of
+// 128 x 64, but pads tokens to 128, and has four times fewer tiles, which more blocks then have to
+// share. It is left out on devices whose shared memory holds no ring of it.
 MatmulPlan plan_matmul(const PlanDevice& device, MatmulKind kind, int64_t rows, int64_t slices,
                        int64_t tokens) {
-  MatmulPlan plan;
-  plan.tile_index = choose_tile(device, kind, rows, tokens);
-  plan.tile = tile_of(kind, plan.tile_index);
-  plan.row_tiles = row_tiles_of(rows, plan.tile);
-  plan.token_tiles = ceil_div(tokens, plan.tile.tokens);
-  plan.tile_units = slices / plan.tile.slices;
-  plan.slots =
-      choose_slots(device, blocks_of_multiprocessor(device, kind, plan.tile_index), plan.units());
-  // As many units for each block as if all slots were used, but no more blocks than that takes.
-  const int64_t blocks = std::min(plan.slots, plan.tiles() * most_sharing(plan, tokens));
-  plan.blocks = ceil_div(plan.units(), ceil_div(plan.units(), blocks));
-  return plan;
+  constexpr int kSmall = kTiles - 2, kLarge = kTiles - 1;
+  int index = 0;
+  while (index < kSmall && tokens > tile_of(kind, index).tokens) ++index;
+  const MatmulPlan plan = plan_tile(device, kind, index, rows, slices, tokens);
+  if (tokens <= plan.tile.tokens || !fits(device, kind, kLarge)) return plan;
+  const MatmulPlan large = plan_tile(device, kind, kLarge, rows, slices, tokens);
+  return cycles_of(device, kind, large) < cycles_of(device, kind, plan) ? large : plan;
 }
 
 double wave_efficiency(const MatmulPlan& plan) {

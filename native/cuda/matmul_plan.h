@@ -32,8 +32,6 @@ struct MatmulPlan {
 
 // Whether a block may have the shared memory for a tile's ring.
 bool fits(const PlanDevice& device, MatmulKind kind, int tile_index);
-// The tile for a matrix of so many rows.
-int choose_tile(const PlanDevice& device, MatmulKind kind, int64_t rows, int64_t tokens);
 // `slices`: of a packed row.
 MatmulPlan plan_matmul(const PlanDevice& device, MatmulKind kind, int64_t rows, int64_t slices,
                        int64_t tokens);

@@ -255,13 +255,15 @@ Execute choose(int operation, Type type, StateSpace space) {
   }
 }
 
-// atom{.order}{.scope}{.space}.op{.noftz}{.level::cache_hint}.type d, [a], b{, c}{, policy}. The
-// operation may also come before the order and the scope, as ptxas has it.
+// atom{.order}{.scope}{.space}.op{.noftz}{.level::cache_hint}.type d, [a], b{, c}{, policy}.
+// Compilers and headers of CUDA also write the scope behind the space, and order and scope behind
+// the operation.
 void decode_atomic(Decoder& d) {
   const bool returns = d.instruction().opcode == "atom";
   d.op().kind = InstructionClass::kAtomic;
   d.take_memory_order();
   StateSpace space = d.take_space();
+  d.take_memory_order();
   const int operation = take_operation(d);
   d.take_memory_order();
   if (space == StateSpace::kGeneric) space = d.take_space();

@@ -289,7 +289,7 @@ again:
   ld.shared.u32 %r6, [sum];
   setp.eq.u32 %p1, %r1, 0;
   @%p1 red.global.add.u32 [%rd1 + 8], %r6;
-  atom.global.inc.u32 %r2, [%rd1 + 12], 9;
+  atom.global.sys.inc.u32 %r2, [%rd1 + 12], 9;
   ret;)");
   const Kernel compiled(text);
   for (uint64_t seed = 1; seed <= 3; ++seed) {

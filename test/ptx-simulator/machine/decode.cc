@@ -8,14 +8,6 @@
 
 namespace ptx_simulator {
 
-// A table that is not linked has no address, and its instructions are unknown.
-#define WEAK __attribute__((weak))
-extern const InstructionTable kIntegerInstructions WEAK, kFloatInstructions WEAK,
-    kHalfInstructions WEAK, kConvertInstructions WEAK, kMoveInstructions WEAK,
-    kControlInstructions WEAK, kSyncInstructions WEAK, kMemoryInstructions WEAK,
-    kAtomicInstructions WEAK, kAsyncInstructions WEAK, kMmaInstructions WEAK;
-#undef WEAK
-
 namespace {
 
 enum Family { kOther, kFloat, kHalf };
@@ -26,7 +18,6 @@ const Rows& rows_of(Family family) {
   static const auto make = [](std::initializer_list<const InstructionTable*> tables) {
     Rows rows;
     for (const InstructionTable* table : tables) {
-      if (table == nullptr) continue;
       for (const InstructionRow& row : *table) {
         if (!rows.emplace(row.opcode, row.decode).second) {
           throw std::logic_error(std::string("two rows for instruction ") + row.opcode);

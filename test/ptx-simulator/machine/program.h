@@ -1,11 +1,12 @@
 // A function ready to run: PTX decoded into operations on the register file of a warp.
 //
-// The register file holds one slot per virtual register, immediate and address constant. A slot has
-// 32 lanes: of 8 bytes for 64-bit registers (256 bytes), of 4 bytes for all smaller ones (128
-// bytes; 8- and 16-bit values are kept zero-extended, whoever writes one takes care of that);
-// 128-bit registers are two 64-bit slots, low half first. A predicate is one uint32_t with a bit
-// per lane (a slot of 4 bytes, aligned like the others). So one instruction of a warp is a loop
-// over 32 consecutive values, which compilers make vector instructions of.
+// The register file holds a slot for each register that the PTX uses. (That registers which are
+// never needed at the same time share a slot was tried: it is no faster.) Immediates and addresses
+// of variables are slots of constants. A slot has 32 lanes: of 8 bytes for 64-bit registers (256
+// bytes), of 4 bytes for all smaller ones (128 bytes; 8- and 16-bit values are kept zero-extended,
+// whoever writes one takes care of that); 128-bit registers are two 64-bit slots, low half first. A
+// predicate is one uint32_t with a bit per lane (a slot of 4 bytes). So one instruction of a warp
+// is a loop over 32 consecutive values, which compilers make vector instructions of.
 #pragma once
 
 #include <cstddef>
@@ -60,8 +61,7 @@ struct Op {
 // A kernel with every function it may call.
 struct Program {
   std::string name;
-  std::vector<Op> ops;
-  // Ends with an op that is an exit, whatever the PTX ends with.
+  std::vector<Op> ops;  // ends with an exit or return, whatever the PTX ends with
   size_t register_bytes = 0;
   std::vector<std::byte> constants;  // slots of 32 equal lanes
   struct Parameter {

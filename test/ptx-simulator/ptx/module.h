@@ -110,8 +110,8 @@ struct Function {
   bool is_declaration = false;  // .func without a body
   std::vector<Variable> returns;
   std::vector<Variable> parameters;
-  // By name. A register or variable of an inner { } scope that hides another is renamed by the
-  // parser, so that names are unique within a function.
+  // Those that are used, by name. A register or variable of an inner { } scope that hides another
+  // is renamed by the parser, so that names are unique within a function.
   std::map<std::string, Type> registers;
   std::vector<Variable> variables;  // .shared, .local, .param, .const of the body
   std::vector<Instruction> instructions;

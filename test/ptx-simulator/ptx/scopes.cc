@@ -12,16 +12,16 @@ std::string Scopes::unique(std::string_view name) {
   return candidate;
 }
 
-std::string Scopes::declare(std::string_view name, Name::Kind kind, int line) {
+std::string Scopes::declare(std::string_view name, Name::Kind kind, Type type, int line) {
   Scope& scope = scopes_.back();
   if (scope.names.find(name) != scope.names.end()) {
     throw PtxError(line, "'" + std::string(name) + "' is declared twice");
   }
-  return scope.names.emplace(name, Name{kind, unique(name)}).first->second.unique;
+  return scope.names.emplace(name, Name{kind, type, unique(name)}).first->second.unique;
 }
 
 void Scopes::declare_register(std::string_view name, Type type, int line) {
-  function_.registers.emplace(declare(name, Name::Kind::kRegister, line), type);
+  declare(name, Name::Kind::kRegister, type, line);
 }
 
 void Scopes::declare_registers(std::string_view prefix, uint64_t count, Type type, int line) {
@@ -34,15 +34,17 @@ void Scopes::declare_registers(std::string_view prefix, uint64_t count, Type typ
 }
 
 std::string Scopes::declare_variable(std::string_view name, int line) {
-  return declare(name, Name::Kind::kVariable, line);
+  return declare(name, Name::Kind::kVariable, Type::kB8, line);
 }
 
 std::string Scopes::declare_label(std::string_view name, int line) {
-  return declare(name, Name::Kind::kLabel, line);
+  return declare(name, Name::Kind::kLabel, Type::kB8, line);
 }
 
 void Scopes::declare_alias(std::string_view name, std::string unique, int line) {
-  if (!scopes_.back().names.emplace(name, Name{Name::Kind::kVariable, std::move(unique)}).second) {
+  if (!scopes_.back()
+           .names.emplace(name, Name{Name::Kind::kVariable, Type::kB8, std::move(unique)})
+           .second) {
     throw PtxError(line, "'" + std::string(name) + "' is declared twice");
   }
 }
@@ -54,10 +56,11 @@ Scopes::Meaning Scopes::find(std::string_view name) {
     Scope& scope = scopes_[i];
     const auto found = scope.names.find(name);
     if (found != scope.names.end()) {
-      if (found->second.kind == Name::Kind::kLabel) return {};
-      return {found->second.kind == Name::Kind::kRegister ? Meaning::Kind::kRegister
-                                                          : Meaning::Kind::kVariable,
-              found->second.unique};
+      const Name& meant = found->second;
+      if (meant.kind == Name::Kind::kLabel) return {};
+      if (meant.kind == Name::Kind::kVariable) return {Meaning::Kind::kVariable, meant.unique};
+      function_.registers.emplace(meant.unique, meant.type);
+      return {Meaning::Kind::kRegister, meant.unique};
     }
     for (const Range& range : scope.ranges) {
       // A prefix may end in digits itself: %r1<3> declares %r10, %r11 and %r12.
@@ -72,7 +75,7 @@ Scopes::Meaning Scopes::find(std::string_view name) {
       if (error != std::errc{} || stop != end || number >= range.count) continue;
       std::string own = unique(name);
       function_.registers.emplace(own, range.type);
-      scope.names.emplace(name, Name{Name::Kind::kRegister, own});
+      scope.names.emplace(name, Name{Name::Kind::kRegister, range.type, own});
       return {Meaning::Kind::kRegister, std::move(own)};
     }
   }

@@ -26,8 +26,9 @@ class Scopes {
   void close();
   size_t depth() const { return scopes_.size(); }
 
+  // Registers enter Function::registers when they are used.
   void declare_register(std::string_view name, Type type, int line);
-  // .reg .b32 %r<5> declares %r0 to %r4. They enter Function::registers when they are used.
+  // .reg .b32 %r<5> declares %r0 to %r4.
   void declare_registers(std::string_view prefix, uint64_t count, Type type, int line);
   // These return the unique name.
   std::string declare_variable(std::string_view name, int line);
@@ -48,6 +49,7 @@ class Scopes {
  private:
   struct Name {
     enum class Kind { kRegister, kVariable, kLabel } kind;
+    Type type;  // of a register
     std::string unique;
   };
   struct Range {
@@ -66,7 +68,7 @@ class Scopes {
     std::vector<Range> ranges;
     std::vector<LabelUse> uses;
   };
-  std::string declare(std::string_view name, Name::Kind kind, int line);
+  std::string declare(std::string_view name, Name::Kind kind, Type type, int line);
   std::string unique(std::string_view name);
 
   Function& function_;

@@ -279,8 +279,9 @@ class TensorCoreMatmul : public Matmul {
     p.row_tiles = static_cast<int32_t>(plan.row_tiles);
     p.token_tiles = static_cast<int32_t>(plan.token_tiles);
     p.tile_units = static_cast<int32_t>(plan.tile_units);
-    p.block_units = static_cast<int32_t>(plan.units() / plan.blocks);
-    p.longer_blocks = static_cast<int32_t>(plan.units() % plan.blocks);
+    p.whole_tiles = static_cast<int32_t>(plan.whole_tiles());
+    p.block_units = static_cast<int32_t>(plan.line_units() / plan.blocks);
+    p.longer_blocks = static_cast<int32_t>(plan.line_units() % plan.blocks);
     p.epilogue = epilogue;
     p.store_singly = y_aligned ? 0 : 1;
     p.read_once = plan.token_tiles == 1 ? 1 : 0;

@@ -51,10 +51,8 @@ class StageLoader {
   using Shape = MatmulShape<kKind, kIndex>;
 
  public:
-  __device__ StageLoader(const MatmulParameters& p, int first_unit)
-      : p_(p),
-        place_(p, first_unit),
-        policy_(p.read_once ? policy_evict_first() : policy_evict_normal()) {
+  __device__ explicit StageLoader(const MatmulParameters& p)
+      : p_(p), place_(p), policy_(p.read_once ? policy_evict_first() : policy_evict_normal()) {
     find_tile();
   }
 
@@ -248,23 +246,22 @@ __device__ inline void matmul(const MatmulParameters& p) {
   const int row_warp = warp % Shape::kTile.row_warps, token_warp = warp / Shape::kTile.row_warps;
   const LanePlace lane_place = {row_warp * Shape::kStrips * 16 + lane / 4 * 4,
                                 token_warp * Shape::kEights * 8 + lane % 4 * 2};
-  const int begin = first_unit(p, static_cast<int>(blockIdx.x));
-  const int end = first_unit(p, static_cast<int>(blockIdx.x) + 1);
+  const int end = units_of(p, static_cast<int>(blockIdx.x));
 
   // kStages - 1 groups of copies are always under way, empty ones at the end.
   const uint32_t stages = shared_address(ring);
-  StageLoader<kKind, kIndex> loader(p, begin);
+  StageLoader<kKind, kIndex> loader(p);
 #pragma unroll
   for (int i = 0; i < kStages - 1; ++i) {
-    if (begin + i < end) loader.load(stages + i * Shape::kStageBytes);
+    if (i < end) loader.load(stages + i * Shape::kStageBytes);
     commit_copies();
   }
 
-  Place place(p, begin);
+  Place place(p);
   uint32_t stage = 0, free_stage = (kStages - 1) * Shape::kStageBytes;
-  int unit = begin;
+  int unit = 0;
   while (unit < end) {
-    // A tile, or what of it lies in this block's stretch.
+    // A tile, or what of it lies in this block's stretch of the line.
     const int steps = min(p.tile_units - place.step, end - unit);
     Sums<Number, Shape::kStrips, Shape::kEights> sums;
     sums.clear();

@@ -106,15 +106,15 @@ constexpr Tile tile_of(MatmulKind kind, int index) {
   }
 }
 
-// Token tiles that are neighbours in the line of units (below): blocks that run together then share
-// both their weights and their activations in L2.
+// Tiles are counted by bands of so many token tiles, within a band row tile by row tile: blocks
+// that run together then share both their weights and their activations in L2.
 inline constexpr int kBandTiles = 16;
 
 // --- the argument -------------------------------------------------------------------------------
 
-// The work of a launch is a line of units: all stages of the first output tile, then those of the
-// second, and so on. Blocks take equal stretches of it; where a stretch ends within a tile, partial
-// sums meet in `partials`.
+// Each block computes `whole_tiles` tiles alone. The units (stages) of those left over form a line,
+// of which blocks take equal stretches; where one ends within a tile, partial sums meet in
+// `partials`. See matmul_schedule.cuh.
 struct MatmulParameters {
   const uint8_t* values;  // packed weights
   // has_groups: f16 [panels][groups][64]; W8A8: f32 [rows]
@@ -138,7 +138,8 @@ struct MatmulParameters {
   int32_t row_tiles;
   int32_t token_tiles;
   int32_t tile_units;   // stages of a tile
-  int32_t block_units;  // units of a block; the first `longer_blocks` have one more
+  int32_t whole_tiles;  // of each block
+  int32_t block_units;  // units of a block in the line; the first `longer_blocks` have one more
   int32_t longer_blocks;
   Epilogue epilogue;
   uint8_t store_singly;  // y or its stride is not aligned (kStoreF16 and kStoreF32)

@@ -159,13 +159,15 @@ MatmulTraffic traffic_of(const MatmulPlan& plan, const MatmulWork& work) {
   }
   t.activations = plan.row_tiles * plan.tile_units * work.tokens * tile.slices * kSliceBytes;
 
-  const int64_t shorter = plan.units() / plan.blocks, longer = plan.units() % plan.blocks;
+  const int64_t shorter = plan.line_units() / plan.blocks;
+  const int64_t longer = plan.line_units() % plan.blocks;
   const auto block_of = [&](int64_t unit) {
     const int64_t of_longer = longer * (shorter + 1);
     return unit < of_longer ? unit / (shorter + 1) : longer + (unit - of_longer) / shorter;
   };
-  for (int64_t index = 0; index < plan.tiles(); ++index) {
-    const int64_t begin = index * plan.tile_units;
+  const int64_t whole = plan.whole_tiles() * plan.blocks;
+  for (int64_t index = whole; index < plan.tiles(); ++index) {
+    const int64_t begin = (index - whole) * plan.tile_units;
     const int64_t sharing = block_of(begin + plan.tile_units - 1) - block_of(begin) + 1;
     if (sharing == 1) continue;
     // As matmul_schedule.cuh counts them.

@@ -27,6 +27,13 @@ struct MatmulPlan {
 
   int64_t tiles() const { return row_tiles * token_tiles; }
   int64_t units() const { return tiles() * tile_units; }
+  // Tiles that each block computes alone: all of them if they come out even, else one less than
+  // there are full rounds, so that what is left can be cut into equal stretches.
+  int64_t whole_tiles() const {
+    if (tiles() % blocks == 0) return tiles() / blocks;
+    return tiles() < 2 * blocks ? 0 : tiles() / blocks - 1;
+  }
+  int64_t line_units() const { return units() - whole_tiles() * blocks * tile_units; }
   int64_t most_block_units() const { return (units() + blocks - 1) / blocks; }
 };
 

@@ -267,6 +267,73 @@ void test_errors() {
   check_error(kernel("ret;", "", ".param .b8 p[5000]"), 4, "more parameters");
 }
 
+// Instructions that parse but make no sense are errors or decode to something; they never crash.
+void test_damaged_instructions() {
+  const Module good = parse(test::kNvccOutput);
+  const std::map<std::string, uint64_t> addresses = {
+      {"table", 64}, {"counter", 128}, {"packed", 256}};
+  std::vector<Operand> operands;
+  std::vector<std::string> modifiers = {"v2",   "v4",   "b128",        "f16x2",
+                                        "bf16", "pred", "shared::cta", ""};
+  std::vector<std::string> opcodes = {"atom", "red",      "cp",       "ldmatrix", "mma",
+                                      "vote", "match",    "redux",    "fence",    "prmt",
+                                      "lop3", "dp4a",     "shf",      "cvta",     "tanh",
+                                      "brx",  "isspacep", "prefetch", "barrier",  "copysign"};
+  for (const Function& f : good.functions) {
+    for (const Instruction& i : f.instructions) {
+      if (i.opcode == "call") continue;
+      operands.insert(operands.end(), i.operands.begin(), i.operands.end());
+      modifiers.insert(modifiers.end(), i.modifiers.begin(), i.modifiers.end());
+      opcodes.push_back(i.opcode);
+    }
+  }
+  altiplano::test::Random random(11);
+  const auto any = [&](const auto& list) {
+    return list[static_cast<size_t>(random.integer(0, static_cast<int64_t>(list.size()) - 1))];
+  };
+  // An operand, or a few in a vector or pair.
+  const auto any_operand = [&] {
+    if (random.integer(0, 4) != 0) return any(operands);
+    Operand group;
+    group.kind = random.integer(0, 1) == 0 ? Operand::Kind::kVector : Operand::Kind::kPair;
+    const int64_t parts = group.kind == Operand::Kind::kPair ? 2 : random.integer(1, 5);
+    for (int64_t i = 0; i < parts; ++i) group.parts.push_back(any(operands));
+    return group;
+  };
+  int decoded = 0, refused = 0;
+  for (int round = 0; round < 20000; ++round) {
+    // One damaged instruction in a kernel of its own: the names it may use are the kernel's.
+    Module module = good;
+    Function& f = module.functions.at(1);
+    Instruction one = any(f.instructions);
+    if (one.opcode == "call") continue;
+    for (int64_t changes = random.integer(1, 3); changes > 0; --changes) {
+      const int64_t what = random.integer(0, 5);
+      if (what == 0) one.opcode = any(opcodes);
+      if (what == 1) one.operands.push_back(any_operand());
+      if (what == 2 && !one.operands.empty()) one.operands.pop_back();
+      if (what == 3 && !one.operands.empty()) {
+        one.operands[static_cast<size_t>(
+            random.integer(0, static_cast<int64_t>(one.operands.size()) - 1))] = any_operand();
+      }
+      if (what == 4 && !one.modifiers.empty()) {
+        one.modifiers[static_cast<size_t>(
+            random.integer(0, static_cast<int64_t>(one.modifiers.size()) - 1))] = any(modifiers);
+      }
+      if (what == 5) one.modifiers.push_back(any(modifiers));
+    }
+    f.instructions = {one};
+    for (auto& [name, index] : f.labels) index = 0;
+    try {
+      decode(module, "kernel", addresses);
+      ++decoded;
+    } catch (const PtxError&) {
+      ++refused;
+    }
+  }
+  CHECK(decoded > 100 && refused > 10000, "%d decoded, %d refused", decoded, refused);
+}
+
 }  // namespace
 
 int main() {
@@ -277,6 +344,7 @@ int main() {
   test_jumps();
   test_nvcc_output();
   test_errors();
+  test_damaged_instructions();
   std::printf("decoder: %d failures\n", altiplano::test::failures);
   return altiplano::test::failures == 0 ? 0 : 1;
 }

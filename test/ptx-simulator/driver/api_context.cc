@@ -174,7 +174,7 @@ CUresult CUDAAPI cuCtxGetApiVersion(CUcontext handle, unsigned* version) {
 }
 
 CUresult CUDAAPI cuCtxSynchronize(void) {
-  return api(__func__, kUsable, [&](Call& call) {
+  return api(__func__, kWaits, [&](Call& call) {
     check_not_captured(call.state, *call.context);
     wait_for_all(call.state, call.lock, call.context);
   });

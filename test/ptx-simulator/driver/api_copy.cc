@@ -114,8 +114,9 @@ constexpr CUmemorytype kHost = CU_MEMORYTYPE_HOST;
 constexpr CUmemorytype kDevice = CU_MEMORYTYPE_DEVICE;
 constexpr CUmemorytype kUnified = CU_MEMORYTYPE_UNIFIED;
 
-// The synchronous functions may synchronise: none of them while a capture forbids that.
-constexpr unsigned kSynchronous = kUsable | kNotInCapture;
+// The synchronous functions may synchronise: none of them while a capture forbids that. The others
+// wait, too, for pageable memory.
+constexpr unsigned kSynchronous = kWaits | kNotInCapture;
 
 }  // namespace
 
@@ -151,14 +152,14 @@ CUresult CUDAAPI cuMemcpy(CUdeviceptr to, CUdeviceptr from, size_t bytes) {
 
 CUresult CUDAAPI cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, size_t bytes,
                                    CUstream stream) {
-  return api(__func__, kUsable, [&](Call& call) {
+  return api(__func__, kWaits, [&](Call& call) {
     copy(call, "cuMemcpyHtoDAsync", stream,
          linear_copy(kDevice, to, kHost, address_of(from), bytes), false);
   });
 }
 
 CUresult CUDAAPI cuMemcpyDtoHAsync(void* to, CUdeviceptr from, size_t bytes, CUstream stream) {
-  return api(__func__, kUsable, [&](Call& call) {
+  return api(__func__, kWaits, [&](Call& call) {
     copy(call, "cuMemcpyDtoHAsync", stream,
          linear_copy(kHost, address_of(to), kDevice, from, bytes), false);
   });
@@ -166,13 +167,13 @@ CUresult CUDAAPI cuMemcpyDtoHAsync(void* to, CUdeviceptr from, size_t bytes, CUs
 
 CUresult CUDAAPI cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes,
                                    CUstream stream) {
-  return api(__func__, kUsable, [&](Call& call) {
+  return api(__func__, kWaits, [&](Call& call) {
     copy(call, "cuMemcpyDtoDAsync", stream, linear_copy(kDevice, to, kDevice, from, bytes), false);
   });
 }
 
 CUresult CUDAAPI cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
-  return api(__func__, kUsable, [&](Call& call) {
+  return api(__func__, kWaits, [&](Call& call) {
     copy(call, "cuMemcpyAsync", stream, linear_copy(kUnified, to, kUnified, from, bytes), false);
   });
 }
@@ -192,7 +193,7 @@ CUresult CUDAAPI cuMemcpy2DUnaligned(const CUDA_MEMCPY2D* plane) {
 }
 
 CUresult CUDAAPI cuMemcpy2DAsync(const CUDA_MEMCPY2D* plane, CUstream stream) {
-  return api(__func__, kUsable, [&](Call& call) {
+  return api(__func__, kWaits, [&](Call& call) {
     require(plane != nullptr);
     copy(call, "cuMemcpy2DAsync", stream, plane_copy(*plane), false);
   });
@@ -206,7 +207,7 @@ CUresult CUDAAPI cuMemcpy3D(const CUDA_MEMCPY3D* box) {
 }
 
 CUresult CUDAAPI cuMemcpy3DAsync(const CUDA_MEMCPY3D* box, CUstream stream) {
-  return api(__func__, kUsable, [&](Call& call) {
+  return api(__func__, kWaits, [&](Call& call) {
     require(box != nullptr);
     copy(call, "cuMemcpy3DAsync", stream, CopyWork{*box, {}}, false);
   });
@@ -232,20 +233,20 @@ CUresult CUDAAPI cuMemsetD32(CUdeviceptr to, unsigned value, size_t count) {
 
 CUresult CUDAAPI cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t count,
                                  CUstream stream) {
-  return api(__func__, kUsable, [&](Call& call) {
+  return api(__func__, kWaits, [&](Call& call) {
     fill(call, "cuMemsetD8Async", stream, {to, count, value, 1, count, 1}, false);
   });
 }
 
 CUresult CUDAAPI cuMemsetD16Async(CUdeviceptr to, unsigned short value, size_t count,
                                   CUstream stream) {
-  return api(__func__, kUsable, [&](Call& call) {
+  return api(__func__, kWaits, [&](Call& call) {
     fill(call, "cuMemsetD16Async", stream, {to, 2 * count, value, 2, count, 1}, false);
   });
 }
 
 CUresult CUDAAPI cuMemsetD32Async(CUdeviceptr to, unsigned value, size_t count, CUstream stream) {
-  return api(__func__, kUsable, [&](Call& call) {
+  return api(__func__, kWaits, [&](Call& call) {
     fill(call, "cuMemsetD32Async", stream, {to, 4 * count, value, 4, count, 1}, false);
   });
 }
@@ -266,14 +267,14 @@ CUresult CUDAAPI cuMemsetD2D32(CUdeviceptr to, size_t pitch, unsigned value, siz
 
 CUresult CUDAAPI cuMemsetD2D8Async(CUdeviceptr to, size_t pitch, unsigned char value, size_t width,
                                    size_t height, CUstream stream) {
-  return api(__func__, kUsable, [&](Call& call) {
+  return api(__func__, kWaits, [&](Call& call) {
     fill(call, "cuMemsetD2D8Async", stream, {to, pitch, value, 1, width, height}, false);
   });
 }
 
 CUresult CUDAAPI cuMemsetD2D32Async(CUdeviceptr to, size_t pitch, unsigned value, size_t width,
                                     size_t height, CUstream stream) {
-  return api(__func__, kUsable, [&](Call& call) {
+  return api(__func__, kWaits, [&](Call& call) {
     fill(call, "cuMemsetD2D32Async", stream, {to, pitch, value, 4, width, height}, false);
   });
 }

@@ -62,7 +62,7 @@ CUresult CUDAAPI cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned
 }
 
 CUresult CUDAAPI cuEventQuery(CUevent handle) {
-  return api(__func__, kUsable | kNotInCapture, [&](Call& call) {
+  return api(__func__, kWaits | kNotInCapture, [&](Call& call) {
     auto event = find_event(call, handle);
     check_not_captured(*event);
     if (event->task == nullptr || event->task->done) return;
@@ -72,7 +72,7 @@ CUresult CUDAAPI cuEventQuery(CUevent handle) {
 }
 
 CUresult CUDAAPI cuEventSynchronize(CUevent handle) {
-  return api(__func__, kUsable, [&](Call& call) {
+  return api(__func__, kWaits, [&](Call& call) {
     auto event = find_event(call, handle);
     check_not_captured(*event);
     wait_for(call.state, call.lock, event->task);

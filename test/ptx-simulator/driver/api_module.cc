@@ -60,8 +60,7 @@ void load(Call& call, CUmodule* module, const void* image, const JitOptions& opt
   require(module != nullptr && image != nullptr);
   const auto begin = std::chrono::steady_clock::now();
   try {
-    const PtxText ptx = ptx_of(image);
-    const auto loaded = load_module(call, ptx.text, !ptx.is_compiled);
+    const auto loaded = load_module(call, ptx_of(image));
     *module = loaded->handle;
     size_t kernels = 0;
     for (const Function& function : loaded->ptx->functions) kernels += function.is_entry;

@@ -60,7 +60,7 @@ CUresult CUDAAPI cuStreamDestroy(CUstream handle) {
 }
 
 CUresult CUDAAPI cuStreamQuery(CUstream handle) {
-  return api(__func__, kUsable, [&](Call& call) {
+  return api(__func__, kWaits, [&](Call& call) {
     auto stream = find_stream(call, handle);
     check_not_captured(*stream);
     check_no_implicit_dependency(call.state, *stream);
@@ -73,7 +73,7 @@ CUresult CUDAAPI cuStreamQuery(CUstream handle) {
 }
 
 CUresult CUDAAPI cuStreamSynchronize(CUstream handle) {
-  return api(__func__, kUsable, [&](Call& call) {
+  return api(__func__, kWaits, [&](Call& call) {
     auto stream = find_stream(call, handle);
     check_not_captured(*stream);
     check_no_implicit_dependency(call.state, *stream);

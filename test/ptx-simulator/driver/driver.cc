@@ -56,7 +56,7 @@ CUresult begin(Call& call, const char* name, unsigned needs) {
 }
 
 CUresult end(Call& call, unsigned needs) {
-  if (needs & (kHealthy | kHealthyAfter))
+  if (needs & kHealthyAfter)
     require(call.context->error == CUDA_SUCCESS, call.context->error,
             "the context has failed on the device");
   return CUDA_SUCCESS;

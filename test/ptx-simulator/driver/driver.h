@@ -82,14 +82,17 @@ ThreadState& thread_state();
 // What a function needs before it runs.
 enum Need : unsigned {
   kNothing = 0,
-  kInit = 1,          // cuInit was called
-  kContext = 2,       // and a context is current
-  kHealthy = 4,       // which has not failed
-  kHealthyAfter = 8,  // the same, but the function does its work first: functions that free things
+  kInit = 1,     // cuInit was called
+  kContext = 2,  // and a context is current
+  kHealthy = 4,  // which has not failed
+  // And has not failed at the end: functions that wait for work. Those that free things ask for
+  // this alone, and do their part before they tell.
+  kHealthyAfter = 8,
   // May synchronise or allocate behind the scenes: forbidden while some streams are captured.
   kNotInCapture = 16,
 };
 inline constexpr unsigned kUsable = kInit | kContext | kHealthy;
+inline constexpr unsigned kWaits = kUsable | kHealthyAfter;
 
 // A call in progress: the mutex, held, and the current context.
 struct Call {

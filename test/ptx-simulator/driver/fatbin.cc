@@ -1,5 +1,6 @@
 #include "driver/fatbin.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -42,6 +43,7 @@ struct EntryHeader {
 static_assert(sizeof(EntryHeader) == 64);
 
 constexpr uint16_t kEntryPtx = 1;
+constexpr uint16_t kEntryElf = 2;
 constexpr uint64_t kFlagLz4 = 0x2000;
 constexpr uint64_t kFlagZstandard = 0x8000;
 
@@ -68,7 +70,15 @@ bool looks_like_ptx(std::string_view text) {
   return text.substr(0, 8) == ".version" || text.substr(0, 2) == "//" || text.substr(0, 2) == "/*";
 }
 
-std::vector<PtxImage> images_of_fat_binary(const char* begin, size_t size_bytes) {
+struct Entry {
+  uint16_t kind;
+  int target;
+  bool is_compressed;
+  std::string_view content;
+  std::string where;  // for messages
+};
+
+std::vector<Entry> entries_of(const char* begin, size_t size_bytes) {
   Header header;
   if (size_bytes < sizeof(header)) damaged("its header is cut off");
   std::memcpy(&header, begin, sizeof(header));
@@ -79,7 +89,7 @@ std::vector<PtxImage> images_of_fat_binary(const char* begin, size_t size_bytes)
   if (header.header_bytes > size_bytes || header.content_bytes > size_bytes - header.header_bytes) {
     damaged("its header promises " + std::to_string(header.content_bytes) + " bytes");
   }
-  std::vector<PtxImage> images;
+  std::vector<Entry> entries;
   const char* const content = begin + header.header_bytes;
   for (uint64_t place = 0; place < header.content_bytes;) {
     const uint64_t left = header.content_bytes - place;
@@ -93,17 +103,26 @@ std::vector<PtxImage> images_of_fat_binary(const char* begin, size_t size_bytes)
               std::to_string(entry.content_bytes) + " bytes where " + std::to_string(left) +
               " are left");
     }
-    if (entry.kind == kEntryPtx) {
-      PtxImage image;
-      image.target = static_cast<int>(entry.target);
-      image.is_compressed = (entry.flags & (kFlagLz4 | kFlagZstandard)) != 0;
-      if (!image.is_compressed) {
-        image.text = until_zero(content + place + entry.header_bytes, entry.content_bytes);
-        if (!looks_like_ptx(image.text)) damaged(where + " says that it is PTX, and is not");
-      }
-      images.push_back(image);
-    }
+    entries.push_back({entry.kind,
+                       static_cast<int>(entry.target),
+                       (entry.flags & (kFlagLz4 | kFlagZstandard)) != 0,
+                       {content + place + entry.header_bytes, entry.content_bytes},
+                       where});
     place += entry.header_bytes + entry.content_bytes;
+  }
+  return entries;
+}
+
+std::vector<PtxImage> images_of_fat_binary(const char* begin, size_t size_bytes) {
+  std::vector<PtxImage> images;
+  for (const Entry& entry : entries_of(begin, size_bytes)) {
+    if (entry.kind != kEntryPtx) continue;
+    PtxImage image{entry.target, {}, entry.is_compressed};
+    if (!image.is_compressed) {
+      image.text = until_zero(entry.content.data(), entry.content.size());
+      if (!looks_like_ptx(image.text)) damaged(entry.where + " says that it is PTX, and is not");
+    }
+    images.push_back(image);
   }
   return images;
 }
@@ -156,6 +175,26 @@ std::string_view ptx_for_device(const void* image, size_t size_bytes, int device
                      "the PTX is compressed; build with -Xfatbin -compress-mode=none");
   }
   return best->text;
+}
+
+std::vector<MachineCode> machine_code(const void* image, size_t size_bytes) {
+  const char* begin = static_cast<const char*>(image);
+  uint32_t magic = 0;
+  if (begin == nullptr || ptx_images(image, size_bytes).empty()) return {};
+  std::memcpy(&magic, begin, std::min(size_bytes, sizeof(magic)));
+  if (magic == kWrapperMagic) {
+    Wrapper wrapper;
+    std::memcpy(&wrapper, image, sizeof(wrapper));
+    begin = static_cast<const char*>(wrapper.image);
+  } else if (magic != kMagic) {
+    return {};
+  }
+  std::vector<MachineCode> code;
+  for (const Entry& entry : entries_of(begin, size_bytes)) {
+    if (entry.kind == kEntryElf && !entry.is_compressed)
+      code.push_back({entry.target, entry.content});
+  }
+  return code;
 }
 
 }  // namespace ptx_simulator

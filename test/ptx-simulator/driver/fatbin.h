@@ -40,4 +40,12 @@ std::vector<PtxImage> ptx_images(const void* image, size_t size_bytes = SIZE_MAX
 // The entry that a device runs: of the highest target that is not above the device's.
 std::string_view ptx_for_device(const void* image, size_t size_bytes, int device_target);
 
+// All machine code that is not compressed: cubins, which are ELF files. None for PTX text. The
+// simulator does not run it, but it tells what ptxas made of a kernel (machine_code.h).
+struct MachineCode {
+  int target = 0;  // 80 of sm_80
+  std::string_view elf;
+};
+std::vector<MachineCode> machine_code(const void* image, size_t size_bytes = SIZE_MAX);
+
 }  // namespace ptx_simulator

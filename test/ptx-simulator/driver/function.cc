@@ -60,6 +60,10 @@ int estimate_registers(const Program& program, const Function& function) {
   return std::clamp(round_up(most + 4, 8), 16, std::max(16, limit));
 }
 
+int most_threads_with(int registers) {
+  return kRegisters / round_up(registers * kWarp, kRegisterUnit) * kWarp;
+}
+
 int resident_blocks(const LoadedFunction& function, int threads, size_t dynamic_shared_bytes) {
   if (threads <= 0 || threads > function.max_threads) return 0;
   if (dynamic_shared_bytes > static_cast<size_t>(function.max_dynamic_shared)) return 0;

@@ -68,7 +68,7 @@ KernelWork make_kernel_work(Call& call, CUfunction handle, std::array<uint32_t, 
           "the block is too large");
   const auto threads = static_cast<int>(block[0] * block[1] * block[2]);
   require(threads <= work.function->max_threads, CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES,
-          "more threads than the kernel was compiled for");
+          "more threads than the kernel was compiled for, or than its registers allow");
   if (program.required_threads[0] != 0)
     for (int i = 0; i < 3; ++i)
       require(static_cast<int>(block[i]) == std::max(1, program.required_threads[i]),

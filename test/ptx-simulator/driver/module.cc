@@ -7,6 +7,7 @@
 #include "driver/attributes.h"
 #include "driver/fatbin.h"
 #include "driver/function.h"
+#include "driver/machine_code.h"
 #include "driver/memory.h"
 #include "driver/queue.h"
 #include "machine/global_memory.h"
@@ -84,7 +85,10 @@ PtxText ptx_of(const void* image) {
   try {
     const auto images = ptx_images(image);
     const bool is_compiled = images.empty() || images.front().target != 0;
-    return {std::string(ptx_for_device(image, SIZE_MAX, kComputeCapability)), is_compiled};
+    PtxText ptx{std::string(ptx_for_device(image, SIZE_MAX, kComputeCapability)), {}, is_compiled};
+    for (const MachineCode& code : machine_code(image))
+      if (code.target == kComputeCapability) ptx.registers.merge(registers_of(code.elf));
+    return ptx;
   } catch (const ImageError& error) {
     fail(error.kind == ImageError::Kind::kNoPtx ? CUDA_ERROR_NO_BINARY_FOR_GPU
                                                 : CUDA_ERROR_INVALID_IMAGE,
@@ -92,15 +96,15 @@ PtxText ptx_of(const void* image) {
   }
 }
 
-std::shared_ptr<LoadedModule> load_module(Call& call, const std::string& text, bool decode_all) {
+std::shared_ptr<LoadedModule> load_module(Call& call, const PtxText& source) {
   call.lock.unlock();
-  auto ptx = std::make_shared<Module>(parse(text));
+  auto ptx = std::make_shared<Module>(parse(source.text));
   call.lock.lock();
   if (ptx->target > kComputeCapability)
     fail(CUDA_ERROR_NO_BINARY_FOR_GPU,
          "the PTX is for sm_" + std::to_string(ptx->target) + ", the simulated device is sm_80");
   Variables variables(call, *ptx);
-  if (decode_all) {
+  if (!source.is_compiled) {
     call.lock.unlock();
     for (const Function& function : ptx->functions)
       if (function.is_entry && !function.is_declaration)
@@ -111,6 +115,7 @@ std::shared_ptr<LoadedModule> load_module(Call& call, const std::string& text, b
   module->context = call.context;
   module->ptx = std::move(ptx);
   module->addresses = variables.take();
+  module->registers = source.registers;
   call.state.modules.add(module);
   return module;
 }
@@ -130,21 +135,27 @@ void unload_module(Call& call, CUmodule handle) {
 std::shared_ptr<LoadedFunction> function_named(Call& call,
                                                const std::shared_ptr<LoadedModule>& module,
                                                const std::string& name) {
-  const auto known = module->functions.find(name);
-  if (known != module->functions.end()) return known->second;
+  const auto made = module->functions.find(name);
+  if (made != module->functions.end()) return made->second;
   const Function* entry = find_entry(*module->ptx, name);
   if (entry == nullptr) fail(CUDA_ERROR_NOT_FOUND, "the module has no kernel " + name);
   auto function = std::make_shared<LoadedFunction>();
   function->module = module;
   function->name = name;
   function->program = decode(*module->ptx, name, module->addresses);
-  function->registers = estimate_registers(*function->program, *entry);
   const int* bounds =
       entry->required_threads[0] != 0 ? entry->required_threads : entry->max_threads;
   function->max_threads = kMaxThreadsPerBlock;
   if (bounds[0] != 0)
     function->max_threads =
         std::min(kMaxThreadsPerBlock, bounds[0] * std::max(1, bounds[1]) * std::max(1, bounds[2]));
+  const auto known = module->registers.find(name);
+  if (known != module->registers.end()) {
+    function->registers = known->second;
+    function->max_threads = std::min(function->max_threads, most_threads_with(known->second));
+  } else {
+    function->registers = estimate_registers(*function->program, *entry);
+  }
   function->max_dynamic_shared =
       std::max(0, kSharedPerBlock - static_cast<int>(function->program->static_shared_bytes));
   call.state.functions.add(function);

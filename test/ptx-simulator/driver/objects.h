@@ -77,7 +77,7 @@ struct LoadedFunction {
   std::shared_ptr<LoadedModule> module;  // which forgets the function when it is unloaded
   std::string name;
   std::shared_ptr<const Program> program;
-  int registers = 0;  // per thread, estimated (function.cc)
+  int registers = 0;  // per thread
   int max_threads = 0;
   int max_dynamic_shared = 48 * 1024;
   int carveout = -1;
@@ -89,6 +89,7 @@ struct LoadedModule {
   std::shared_ptr<Context> context;
   std::shared_ptr<const Module> ptx;
   std::map<std::string, uint64_t> addresses;
+  std::map<std::string, int> registers;  // of kernels whose machine code is there
   std::map<std::string, std::shared_ptr<LoadedFunction>> functions;  // those asked for
 };
 

@@ -1,6 +1,7 @@
 // The simulated driver: modules, functions, launches and their limits, kernels that fail.
-#include <fstream>
-#include <limits>
+#include <elf.h>
+
+#include <cstddef>
 
 #include "driver_api.h"
 
@@ -79,6 +80,97 @@ void test_images_that_are_wrong() {
         name_of(code).c_str(), errors);
   OK(cuModuleUnload(module));
   CHECK(live().modules == 0, "a module lives");
+}
+
+template <class T>
+void append(std::string& bytes, const T& value) {
+  bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
+// An ELF file with a section for a kernel, as far as the driver reads one.
+std::string cubin(const std::string& kernel, int registers) {
+  const std::string names = std::string(1, '\0') + ".text." + kernel + '\0';
+  Elf64_Ehdr header{};
+  std::memcpy(header.e_ident, ELFMAG, SELFMAG);
+  header.e_shoff = sizeof header;
+  header.e_shentsize = sizeof(Elf64_Shdr);
+  header.e_shnum = 2;
+  header.e_shstrndx = 1;
+  Elf64_Shdr text{}, strings{};
+  text.sh_name = 1;
+  text.sh_info = static_cast<uint32_t>(registers) << 24 | 0x12;
+  strings.sh_offset = sizeof header + 2 * sizeof text;
+  strings.sh_size = names.size();
+  std::string bytes;
+  append(bytes, header);
+  append(bytes, text);
+  append(bytes, strings);
+  return bytes + names;
+}
+
+// A fat binary with machine code for sm_80 and PTX for compute_80 (driver/fatbin.cc).
+std::string fat_binary(const std::string& elf, const std::string& ptx) {
+  std::string content;
+  const auto add = [&](uint16_t kind, std::string body) {
+    body.resize((body.size() + 8) / 8 * 8);
+    struct {
+      uint16_t kind, version = 0x101;
+      uint32_t header_bytes = 64;
+      uint64_t content_bytes;
+      uint32_t unused[3] = {};
+      uint32_t target = 80;
+      uint64_t more[4] = {};
+    } header{.kind = kind, .content_bytes = body.size()};
+    static_assert(sizeof header == 64 && offsetof(decltype(header), target) == 28);
+    append(content, header);
+    content += body;
+  };
+  add(2, elf);
+  add(1, ptx);
+  std::string bytes;
+  append(bytes, uint32_t{0xba55ed50});
+  append(bytes, uint32_t{16u << 16 | 1});
+  append(bytes, uint64_t{content.size()});
+  return bytes + content;
+}
+
+// Machine code tells how many registers a kernel has, and so how large its blocks can be.
+void test_fat_binaries() {
+  Context context;
+  const std::string image = fat_binary(cubin("add", 200), kPtx);
+  CUmodule module;
+  OK(cuModuleLoadData(&module, image.data()));
+  CUfunction add, poke;
+  OK(cuModuleGetFunction(&add, module, "add"));
+  OK(cuModuleGetFunction(&poke, module, "poke"));
+  int value = 0;
+  OK(cuFuncGetAttribute(&value, CU_FUNC_ATTRIBUTE_NUM_REGS, add));
+  CHECK(value == 200, "%d registers", value);
+  OK(cuFuncGetAttribute(&value, CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, add));
+  CHECK(value == 320, "%d threads", value);  // 65536 / (200 * 32) = 10 warps
+  Buffer x(4096);
+  OK_LAUNCH(add, {.threads = 320}, CUdeviceptr{x}, CUdeviceptr{x}, 1u, 1u);
+  EXPECT_LAUNCH(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, add, {.threads = 321}, CUdeviceptr{x},
+                CUdeviceptr{x}, 1u, 1u);
+  OK(cuOccupancyMaxActiveBlocksPerMultiprocessor(&value, add, 128, 0));
+  CHECK(value == 2, "%d blocks", value);
+  OK(cuFuncGetAttribute(&value, CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, poke));
+  CHECK(value == 1024, "%d threads of a kernel without machine code", value);
+  OK(cuModuleUnload(module));
+  // An instruction that is unknown only fails the kernel that has it.
+  const std::string partly = fat_binary("",
+                                        ".version 8.0\n.target sm_80\n.address_size 64\n"
+                                        ".visible .entry good() { ret; }\n"
+                                        ".visible .entry bad() { frobnicate.b32 1; ret; }\n");
+  OK(cuModuleLoadData(&module, partly.data()));
+  OK(cuModuleGetFunction(&add, module, "good"));
+  EXPECT(CUDA_ERROR_INVALID_PTX, cuModuleGetFunction(&add, module, "bad"));
+  OK(cuModuleUnload(module));
+  std::string other = image;
+  other[4] = 9;  // a version that nobody knows
+  EXPECT(CUDA_ERROR_INVALID_IMAGE, cuModuleLoadData(&module, other.data()));
+  const std::string alone = cubin("add", 20);
+  EXPECT(CUDA_ERROR_NO_BINARY_FOR_GPU, cuModuleLoadData(&module, alone.data()));
 }
 
 void test_parameters() {
@@ -347,8 +439,8 @@ void test_findings() {
 
 int main() {
   using namespace driver_test;  // NOLINT
-  return run_all({TEST(test_modules), TEST(test_images_that_are_wrong), TEST(test_parameters),
-                  TEST(test_limits_of_launches), TEST(test_shared_memory),
+  return run_all({TEST(test_modules), TEST(test_images_that_are_wrong), TEST(test_fat_binaries),
+                  TEST(test_parameters), TEST(test_limits_of_launches), TEST(test_shared_memory),
                   TEST(test_attributes_and_occupancy), TEST(test_failures_stay),
                   TEST(test_endless_kernels), TEST(test_findings)});
 }

@@ -5,6 +5,7 @@
 #include "machine/call_parameters.h"
 #include "machine/decoder.h"
 #include "machine/layout.h"
+#include "machine/register_sharing.h"
 
 namespace ptx_simulator {
 
@@ -92,6 +93,7 @@ std::shared_ptr<const Program> decode(const Module& module, const std::string& e
     end.line = instructions.empty() ? function.function.line : instructions.back().line;
     decoder.decode(end, program.ops[static_cast<size_t>(function.op_of_instruction.back())]);
   }
+  share_registers(layout);
   return layout.take_program();
 }
 

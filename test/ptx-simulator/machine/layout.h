@@ -70,7 +70,7 @@ class ProgramLayout {
   void lay_out_parameters();
   void lay_out_shared();
   void lay_out_local();
-  void lay_out_registers();
+  void lay_out_registers();  // one place each, until register_sharing.h
   void lay_out_branch_tables();
   uint32_t place_local(uint64_t size_bytes, int alignment, int line);
 

@@ -75,6 +75,65 @@ void test_registers() {
   CHECK(ops[0].line == 6 && ops[0].d[0].bytes == 4 && ops[3].d.at(0).bytes == 4, "lines, 16 bits");
 }
 
+// Registers that are needed at the same time have places of their own; others share.
+void test_shared_places() {
+  std::string chain = ".reg .b32 %c<100>; mov.u32 %c0, 1;";
+  for (int i = 1; i < 100; ++i) {
+    chain += "add.u32 %c" + std::to_string(i) + ", %c" + std::to_string(i - 1) + ", 1;";
+  }
+  auto program = decode_text(kernel(chain));
+  if (!program) return;
+  CHECK(program->register_bytes == 256, "a chain of 100 takes %zu bytes", program->register_bytes);
+  for (size_t i = 1; i < 100; ++i) {
+    const Op& op = program->ops.at(i);
+    CHECK(op.d.at(0).offset != op.s.at(0).offset, "op %zu writes to what it reads", i);
+  }
+
+  // Each body: what op 0 writes is read by the last op but one (a use of %r1); no op between may
+  // write to its place.
+  const std::vector<std::pair<const char*, const char*>> lives = {
+      {"over others", "mov.u32 %r1, 1; mov.u32 %r2, 2; mov.u32 %r3, 3; add.u32 %r4, %r2, %r3;"},
+      {"around a loop",
+       "mov.u32 %r1, 1; L: mov.u32 %r2, 2; setp.eq.u32 %p1, %r2, 3; @%p1 bra L; mov.u32 %r3, 4;"},
+      {"into the next round of a loop",
+       "mov.u32 %r1, 1; bra M; L: mov.u32 %r2, 2; mov.u32 %r3, %r2; M: setp.eq.u32 %p1, %r1, 3;"
+       "@%p1 bra L;"},
+      {"past an exit under a guard", "mov.u32 %r1, 1; @%p1 exit; mov.u32 %r2, 2;"},
+      {"over a table of branches",
+       "mov.u32 %r1, 1; T: .branchtargets A, B; brx.idx %r5, T; A: exit; B: mov.u32 %r2, 2;"},
+      {"over a call", "mov.u32 %r1, 1; call (%r2), f, (%r3);"},
+  };
+  for (const auto& [name, body] : lives) {
+    program = decode_text(kernel(std::string(body) + "mov.u32 %r7, %r1;",
+                                 ".func (.param .b32 r) f(.param .b32 a) { .reg .b32 x; "
+                                 "mov.u32 x, 5; st.param.b32 [r], x; }"));
+    if (!program) continue;
+    const uint32_t place = program->ops.at(0).d.at(0).offset;
+    size_t reader = 1;
+    while (reader < program->ops.size() &&
+           (program->ops[reader].d.size() != 1 || program->ops[reader].s.size() != 1 ||
+            program->ops[reader].s[0].constant || program->ops[reader].s[0].offset != place)) {
+      ++reader;
+    }
+    CHECK(reader < program->ops.size(), "%s: nobody reads it", name);
+    for (size_t i = 1; i < program->ops.size(); ++i) {
+      if (i == reader) continue;
+      for (const Slot& slot : program->ops[i].d) {
+        CHECK(slot.offset != place || slot.bytes == 0, "%s: op %zu writes to its place", name, i);
+      }
+    }
+  }
+  // A write under a guard leaves the old value to some lanes.
+  program =
+      decode_text(kernel("mov.u32 %r1, 1; mov.u32 %r2, 2; @%p1 mov.u32 %r1, %r2;"
+                         "mov.u32 %r3, 3; add.u32 %r4, %r1, %r3;"));
+  if (!program) return;
+  CHECK(program->ops[0].d[0].offset == program->ops[2].d[0].offset &&
+            program->ops[0].d[0].offset != program->ops[1].d[0].offset &&
+            program->ops[0].d[0].offset != program->ops[3].d[0].offset,
+        "under a guard");
+}
+
 void test_constants() {
   const auto program = decode_text(
       kernel("add.u32 %r1, %r2, -1; add.u64 %rd1, %rd2, -1; add.u16 %h1, %h2, 0x12345;"
@@ -338,6 +397,7 @@ void test_damaged_instructions() {
 
 int main() {
   test_registers();
+  test_shared_places();
   test_constants();
   test_parameters();
   test_variables();

@@ -121,14 +121,29 @@ struct AddHalf {
   }
 };
 
+// What an operation is on shared memory: nearly always the same.
+template <class Operation>
+struct OnShared {
+  using type = Operation;
+};
+template <>
+struct OnShared<AddF32<true>> {
+  using type = AddF32<false>;
+};
+
+// No other host thread touches the place: it is in shared memory.
 template <class Operation, class T>
-T update(uint8_t* at, T b, T c, bool by_one_thread) {
+T update_alone(uint8_t* at, T b, T c) {
+  T* place = reinterpret_cast<T*>(at);
+  const T old = *place;
+  *place = Operation::apply(old, b, c);
+  return old;
+}
+
+template <class Operation, class T>
+T update(uint8_t* at, T b, T c) {
   T* place = reinterpret_cast<T*>(at);
   T old = __atomic_load_n(place, __ATOMIC_RELAXED);
-  if (by_one_thread) {
-    *place = Operation::apply(old, b, c);
-    return old;
-  }
   while (!__atomic_compare_exchange_n(place, &old, Operation::apply(old, b, c), true,
                                       __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
   }
@@ -145,10 +160,20 @@ void execute_atomic(Warp& warp, const Op& op, uint32_t mask) {
   }
   const Slot d = op.d.empty() ? Slot{} : op.d[0];
   const Slot c = op.s.size() > 2 ? op.s[2] : op.s[1];
-  const bool by_one_thread = op.space == StateSpace::kShared;
+  const auto c_of = [&](int lane) { return static_cast<T>(warp.value(c, lane)); };
+  const auto in_shared = [&](int lane) {
+    return op.space == StateSpace::kShared ||
+           (op.space == StateSpace::kGeneric &&
+            (addresses[lane] & ~(kWindowBytes - 1)) == kSharedWindow);
+  };
   const auto run = [&](int lane) {
-    const T old = update<Operation, T>(at[lane], static_cast<T>(warp.value(op.s[1], lane)),
-                                       static_cast<T>(warp.value(c, lane)), by_one_thread);
+    const T b = static_cast<T>(warp.value(op.s[1], lane));
+    T old;
+    if (in_shared(lane)) {
+      old = update_alone<typename OnShared<Operation>::type, T>(at[lane], b, c_of(lane));
+    } else {
+      old = update<Operation, T>(at[lane], b, c_of(lane));
+    }
     if (d.none()) return;
     if (d.bytes == 8) {
       warp.lanes<uint64_t>(d)[lane] = std::make_unsigned_t<T>(old);
@@ -191,11 +216,10 @@ Execute ordered(Type type) {
   }
 }
 
-Execute addition(Type type, StateSpace space) {
+Execute addition(Type type) {
   switch (type) {
     case Type::kF32:
-      return space == StateSpace::kShared ? execute_atomic<AddF32<false>, uint32_t>
-                                          : execute_atomic<AddF32<true>, uint32_t>;
+      return execute_atomic<AddF32<true>, uint32_t>;
     case Type::kF64:
       return execute_atomic<AddF64, uint64_t>;
     case Type::kF16:
@@ -229,10 +253,10 @@ Type take_type_of(Decoder& d, int operation) {
   }
 }
 
-Execute choose(int operation, Type type, StateSpace space) {
+Execute choose(int operation, Type type) {
   switch (operation) {
     case kAdd:
-      return addition(type, space);
+      return addition(type);
     case kMin:
       return ordered<Minimum>(type);
     case kMax:
@@ -289,7 +313,7 @@ void decode_atomic(Decoder& d) {
   size_t next = address + 2;
   if (operation == kCas) d.source(next++, type);
   take_cache_policy(d, next);
-  d.op().execute = choose(operation, type, d.op().space);
+  d.op().execute = choose(operation, type);
 }
 
 }  // namespace

@@ -76,7 +76,9 @@ void SharedMemory::copy_begins(Warp& warp, const Op& op, uint32_t mask, const ui
     batch.address[lane] = addresses[lane];
     batch.source[lane] = sources[lane];
     batch.source_bytes[lane] = source_bytes[lane];
-    if (batch.taken) std::memcpy(batch.data[lane].data(), sources[lane], source_bytes[lane]);
+    if (batch.taken && source_bytes[lane] != 0) {
+      std::memcpy(batch.data[lane].data(), sources[lane], source_bytes[lane]);
+    }
     std::memset(bytes_.get() + addresses[lane], kUnwritten, width);
   });
 }
@@ -97,7 +99,7 @@ void SharedMemory::wait(Warp& warp, uint32_t mask, int pending_groups, bool all)
       uint8_t* to = bytes_.get() + batch.address[lane];
       const uint8_t* from = batch.taken ? batch.data[lane].data() : batch.source[lane];
       const uint32_t n = batch.source_bytes[lane];
-      std::memcpy(to, from, n);
+      if (n != 0) std::memcpy(to, from, n);  // else it may be null
       std::memset(to + n, 0, batch.width - n);
       shadow_->records.complete_copy(warp.index, lane, batch.line, batch.address[lane],
                                      batch.width);

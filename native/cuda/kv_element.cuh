@@ -3,22 +3,26 @@
 
 #include <cuda_fp16.h>
 
+#include <type_traits>
+
 #include "cuda/kv_page.h"
 
 namespace altiplano::cuda {
 
-// Keys and values of one KV head in a page. Element is float, __half or int8_t.
+// Keys and values of one KV head in a page. Element is float, __half or int8_t, or const.
 template <class Element>
 struct KvHead {
-  Element* k;       // [kKvPageTokens][head_dim]
-  Element* v;       // [kKvPageTokens][head_dim]
-  float* k_scales;  // [kKvPageTokens]; int8 only
-  float* v_scales;
+  template <class T>
+  using Like = std::conditional_t<std::is_const_v<Element>, const T, T>;
+  Element* k;             // [kKvPageTokens][head_dim]
+  Element* v;             // [kKvPageTokens][head_dim]
+  Like<float>* k_scales;  // [kKvPageTokens]; int8 only
+  Like<float>* v_scales;
 
-  __device__ KvHead(uint8_t* head, int head_dim)
+  __device__ KvHead(Like<uint8_t>* head, int head_dim)
       : k(reinterpret_cast<Element*>(head)),
         v(k + kKvPageTokens * head_dim),
-        k_scales(reinterpret_cast<float*>(v + kKvPageTokens * head_dim)),
+        k_scales(reinterpret_cast<Like<float>*>(v + kKvPageTokens * head_dim)),
         v_scales(k_scales + kKvPageTokens) {}
 };
 

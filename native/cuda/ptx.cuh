@@ -25,6 +25,19 @@ __device__ inline uint4 load_shared_16(uint32_t address) {
   return v;
 }
 
+__device__ inline void store_shared_16(uint32_t address, uint4 v) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};"
+               :
+               : "r"(address), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
+}
+
+__device__ inline float2 load_shared_f32_pair(uint32_t address) {
+  float2 v;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
+  return v;
+}
+
 __device__ inline uint32_t load_shared_4(uint32_t address) {
   uint32_t v;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
@@ -153,6 +166,16 @@ __device__ inline uint32_t count_up(uint32_t* counter) {
                : "l"(__cvta_generic_to_global(counter))
                : "memory");
   return before;
+}
+
+// From L2: L1 is not kept up to date with what other multiprocessors write.
+__device__ inline float load_l2(const float* global) {
+  float v;
+  asm volatile("ld.global.cg.f32 %0, [%1];"
+               : "=f"(v)
+               : "l"(__cvta_generic_to_global(global))
+               : "memory");
+  return v;
 }
 
 // 16 bytes from L2: L1 is not kept up to date with what other multiprocessors write.

@@ -1,0 +1,202 @@
+// Attention of sequences with at most 16 query rows in a step (a token of a model with up to 16
+// query heads per KV head, or some tokens of one with fewer): limited by how fast keys and values
+// come from memory. softmax(q K^T / sqrt(d)) V, head dimensions 64 and 128, cache in f16 or int8.
+//
+// The query heads of a KV head are the rows of one mma, so that GQA reads each key once. Keys are
+// split over the grid by whole pages (blockIdx.x) and, within a block, page by page over its warps.
+// Each warp streams its pages through a ring of its own in shared memory, 16 keys or values at a
+// time, four of five slots in flight; nothing but its own lanes wait for it. Partial results are
+// merged by their maxima: those of the warps in shared memory, those of the blocks by whichever
+// comes last, always in the same order: the same launch gives the same bits.
+#include "cuda/attention_parameters.h"
+#include "cuda/attention_tile.cuh"
+#include "cuda/kv_element.cuh"
+
+namespace altiplano::cuda {
+
+constexpr int kUnitKeys = 16;
+// Two blocks of a multiprocessor hold 160 KiB in f16 with 128 dimensions.
+constexpr int kSlots = kDecodeSlots;
+constexpr int kThreads = kDecodeWarps * 32;
+
+// A row of partial results in shared memory: padded so that rows begin in different banks.
+template <int kDim>
+constexpr int kPartStride = kDim + 8;
+
+// Dynamic shared memory: a ring of slots per warp; at the end partial results, which are smaller.
+template <class Element, int kDim>
+__device__ void decode(const AttentionParameters& p) {
+  using Tile = KvTile<Element, kDim>;
+  constexpr int kSlotBytes = Tile::bytes(kUnitKeys);
+  static_assert(kSlots * kSlotBytes >= kDecodeRows * kPartStride<kDim> * 4);
+  extern __shared__ __align__(128) uint8_t shared[];
+  __shared__ float maxima[kDecodeWarps][kDecodeRows], sums[kDecodeWarps][kDecodeRows];
+  __shared__ uint32_t arrivals;
+
+  const AttentionItem item = p.items[blockIdx.z];
+  const int kv_head = blockIdx.y, split = blockIdx.x;
+  const int pages = (item.visible + kKvPageTokens - 1) / kKvPageTokens;
+  const int begin = split * p.split_pages;
+  if (item.tokens == 0 || begin >= pages) return;
+  const int end = min(begin + p.split_pages, pages);
+  const int rows = item.tokens * p.group;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+  const uint32_t ring = shared_address(shared) + warp * kSlots * kSlotBytes;
+
+  // Slot i of the warp's stream: keys (even) or values (odd) of its unit i / 2, half a page.
+  const int warp_pages = (end - begin - warp + kDecodeWarps - 1) / kDecodeWarps;
+  const int slots = max(warp_pages, 0) * (kKvPageTokens / kUnitKeys) * 2;
+  const auto first_key = [&](int i) {
+    return (begin + warp + i / 4 * kDecodeWarps) * kKvPageTokens + i / 2 % 2 * kUnitKeys;
+  };
+  const auto copy_slot = [&](int i) {
+    if (i < slots) {
+      const int key = first_key(i), within = key % kKvPageTokens;
+      const int64_t page = p.words[item.block_begin + key / kKvPageTokens];
+      const KvHead<const Element> head(p.pages + (page * p.kv_heads + kv_head) * p.head_bytes,
+                                       kDim);
+      copy_tile<Element, kDim, kUnitKeys, kUnitKeys, 32>(
+          ring + i % kSlots * kSlotBytes, 0, (i % 2 ? head.v : head.k) + within * kDim,
+          i % 2 ? nullptr : head.k_scales + within, item.visible - key, lane);
+    }
+    commit_copies();  // empty ones too: groups are counted
+  };
+#pragma unroll
+  for (int i = 0; i < kSlots - 1; ++i) copy_slot(i);
+
+  // q of this lane's rows, as mma operands: 2 neighbouring dimensions at 2 t and at 2 t + 8 for
+  // f16, the four at 4 t for int8.
+  QueryRows<Element, kDim, 1> state;
+  uint32_t q[kDim / 16][4];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int row = g + 8 * r;
+    const int token = item.first_token + min(row, rows - 1) / p.group;
+    const int head = kv_head * p.group + min(row, rows - 1) % p.group;
+    const __half* from =
+        static_cast<const __half*>(p.qkv) + static_cast<int64_t>(token) * p.stride + head * kDim;
+    state.visible[0][r] = p.positions[token] + 1;
+#pragma unroll
+    for (int k = 0; k < kDim / 16; ++k) {
+      const auto* words = reinterpret_cast<const uint32_t*>(from + k * 16);
+      q[k][r] = row < rows ? words[Tile::kInt8 ? 2 * t : t] : 0;
+      q[k][2 + r] = row < rows ? words[Tile::kInt8 ? 2 * t + 1 : t + 4] : 0;
+    }
+  }
+  const auto operand = [&](int, int k, uint32_t(&a)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) a[i] = q[k][i];
+  };
+
+  uint32_t probabilities[1][1][4];
+  for (int i = 0; i < slots; ++i) {
+    wait_copies<kSlots - 2>();
+    __syncwarp();  // all lanes' copies of this slot are there, and slot i - 1 has been read
+    copy_slot(i + kSlots - 1);
+    const uint32_t tile = ring + i % kSlots * kSlotBytes;
+    if (i % 2 == 0) {
+      float scores[1][kUnitKeys / 8][4];
+      state.score(tile, operand, scores);
+      state.template softmax<true>(p.scale, first_key(i), tile, scores, probabilities);
+    } else {
+      state.add_values(tile, probabilities);
+    }
+  }
+  wait_copies<0>();
+
+  // The warps' results, one above the other.
+  state.finish_sums();
+  __syncthreads();  // the rings are read no more
+  auto* const parts = reinterpret_cast<float*>(shared);
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int row = g + 8 * r;
+    if (row >= rows) continue;
+    float* const to = parts + (warp * kDecodeRows + row) * kPartStride<kDim>;
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) to[dimension<Element>(n, i, t)] = state.out[0][n][2 * r + i];
+    }
+    if (t == 0) {
+      maxima[warp][row] = state.maximum[0][r];
+      sums[warp][row] = state.sum[0][r];
+    }
+  }
+  __syncthreads();  // all parts are there
+
+  const int splits = (pages + p.split_pages - 1) / p.split_pages;
+  const int64_t place = static_cast<int64_t>(blockIdx.z) * p.kv_heads + kv_head;
+  constexpr int kPartRow = kDim + 2;  // with the maximum and the sum
+  float* const all_parts = p.parts + place * p.splits * kDecodeRows * kPartRow;
+  const auto store = [&](int row, int i, float value) {
+    const int token = item.first_token + row / p.group;
+    const int head = kv_head * p.group + row % p.group;
+    static_cast<__half*>(p.out)[static_cast<int64_t>(token) * p.out_stride + head * kDim + i] =
+        __float2half_rn(Tile::kInt8 ? value * (1.0f / kValueFactor) : value);
+  };
+  for (int at = threadIdx.x; at < rows * kDim; at += kThreads) {
+    const int row = at / kDim, i = at % kDim;
+    float most = maxima[0][row];
+    for (int w = 1; w < kDecodeWarps; ++w) most = fmaxf(most, maxima[w][row]);
+    float value = 0.0f, sum = 0.0f;
+    for (int w = 0; w < kDecodeWarps; ++w) {
+      const float share = maxima[w][row] == -INFINITY ? 0.0f : exp2f(maxima[w][row] - most);
+      // A warp without a visible key has nothing to add; a NaN reaches the sum.
+      value += parts[(w * kDecodeRows + row) * kPartStride<kDim> + i] * share;
+      sum += sums[w][row] * share;
+    }
+    if (splits == 1) {
+      store(row, i, value / sum);
+    } else {
+      float* const to = all_parts + (split * kDecodeRows + row) * kPartRow;
+      to[i] = value;
+      if (i == 0) {
+        to[kDim] = most;
+        to[kDim + 1] = sum;
+      }
+    }
+  }
+  if (splits == 1) return;
+
+  __syncthreads();  // the block's part is written
+  if (threadIdx.x == 0) arrivals = count_up(p.counters + place);
+  __syncthreads();  // everybody knows whether this block is the last
+  if (arrivals + 1 != static_cast<uint32_t>(splits)) return;
+  if (threadIdx.x == 0) p.counters[place] = 0;
+  for (int at = threadIdx.x; at < rows * kDim; at += kThreads) {
+    const int row = at / kDim, i = at % kDim;
+    float most = -INFINITY;
+    for (int s = 0; s < splits; ++s) {
+      most = fmaxf(most, load_l2(all_parts + (s * kDecodeRows + row) * kPartRow + kDim));
+    }
+    float value = 0.0f, sum = 0.0f;
+    for (int s = 0; s < splits; ++s) {
+      const float* const from = all_parts + (s * kDecodeRows + row) * kPartRow;
+      const float maximum = load_l2(from + kDim);
+      const float share = maximum == -INFINITY ? 0.0f : exp2f(maximum - most);
+      value += load_l2(from + i) * share;
+      sum += load_l2(from + kDim + 1) * share;
+    }
+    store(row, i, value / sum);
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
+    attention_decode_f16_64(const __grid_constant__ AttentionParameters p) {
+  decode<__half, 64>(p);
+}
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
+    attention_decode_f16_128(const __grid_constant__ AttentionParameters p) {
+  decode<__half, 128>(p);
+}
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
+    attention_decode_int8_64(const __grid_constant__ AttentionParameters p) {
+  decode<int8_t, 64>(p);
+}
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
+    attention_decode_int8_128(const __grid_constant__ AttentionParameters p) {
+  decode<int8_t, 128>(p);
+}
+
+}  // namespace altiplano::cuda

@@ -117,6 +117,7 @@ class CudaBackend : public Backend {
                        "the KV cache");
     cache_.pages = kv_.get();
     operations_ = std::make_unique<Operations>(kernels_, shape);
+    attention_ = std::make_unique<Attention>(stream_, kernels_, shape);
 
     // The angles are computed in float64: f32 would be off by whole turns at far positions.
     const int64_t half = shape.head_dim / 2;
@@ -137,7 +138,9 @@ class CudaBackend : public Backend {
     context_->make_current();
     limits_ = limits;
     matmul_->prepare(limits);
-    inputs_ = std::make_unique<StepInputs>(context_, limits.tokens, usual_pages(shape_));
+    inputs_ = std::make_unique<StepInputs>(
+        context_, limits.tokens, usual_pages(shape_),
+        has_attention_tiles(shape_) ? shape_.heads / shape_.kv_heads : 0);
     outputs_ = std::make_unique<RowOutputs>(stream_, *operations_, *matmul_, limits);
   }
 
@@ -152,11 +155,7 @@ class CudaBackend : public Backend {
     batch_ = &batch;
     outputs_->begin(batch);
     inputs_->set(stream_, batch);
-    tokens_ = {.count = static_cast<uint32_t>(batch.tokens.size()),
-               .positions = inputs_->positions(),
-               .slots = inputs_->slots(),
-               .block_begin = inputs_->block_begin(),
-               .words = inputs_->words()};
+    tokens_ = inputs_->step_tokens();
     operations_->copy_pages(stream_, cache_, inputs_->page_copies(),
                             static_cast<int64_t>(batch.page_copies.size() / 2));
   }
@@ -223,8 +222,8 @@ class CudaBackend : public Backend {
   }
 
   void attention(const Buffer& qkv, int layer, Buffer& out) override {
-    operations_->attention(stream_, tokens_, data(qkv), buffer(qkv).stride, cache_, layer,
-                           data(out), buffer(out).stride);
+    attention_->launch(stream_, tokens_, data(qkv), buffer(qkv).stride, cache_, layer, data(out),
+                       buffer(out).stride);
   }
 
   void all_reduce(Buffer&, const Shard& shard) override {
@@ -244,7 +243,7 @@ class CudaBackend : public Backend {
   size_t kv_bytes() const override { return kv_.bytes(); }
   size_t scratch_bytes() const override {
     return rotations_.bytes() + matmul_->workspace_bytes() + inputs_->device_bytes() +
-           outputs_->device_bytes() + gate_up_.bytes();
+           outputs_->device_bytes() + gate_up_.bytes() + attention_->device_bytes();
   }
 
  private:
@@ -261,6 +260,7 @@ class CudaBackend : public Backend {
   std::unique_ptr<RowReader> reader_;     // while weights are loaded
   std::unique_ptr<LinearLoader> loader_;  // likewise
   std::unique_ptr<Operations> operations_;
+  std::unique_ptr<Attention> attention_;
   AttentionShape shape_;
   StepLimits limits_;
   DeviceMemory kv_;
@@ -293,7 +293,8 @@ class CudaSizes : public BackendSizes {
   uint64_t scratch(const AttentionShape& shape, const StepLimits& limits) const override {
     return rotation_bytes(shape) + StepInputs::device_bytes(limits.tokens, usual_pages(shape)) +
            RowOutputs::device_bytes(limits) +
-           matmul_workspace_bytes(limits, device_.multiprocessors);
+           matmul_workspace_bytes(limits, device_.multiprocessors) +
+           Attention::device_bytes(shape, device_.multiprocessors);
   }
 
  private:

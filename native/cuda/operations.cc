@@ -1,7 +1,5 @@
 #include "cuda/operations.h"
 
-#include <cmath>
-
 #include "cuda/row_results.h"
 
 namespace altiplano::cuda {
@@ -9,16 +7,10 @@ namespace {
 
 constexpr uint32_t kRowThreads = 256;     // for a row of activations
 constexpr uint32_t kLogitThreads = 1024;  // for a row of logits; candidates.cu has the same
-constexpr uint32_t kAttentionWarps = 4;   // attention.cu has the same
 constexpr uint32_t kRopeWarps = 4;
-constexpr uint32_t kUsualSharedBytes = 48 << 10;
 
 uint32_t blocks(int64_t threads, uint32_t of_block) {
   return static_cast<uint32_t>((threads + of_block - 1) / of_block);
-}
-
-uint32_t attention_shared_bytes(int head_dim) {
-  return (1 + kAttentionWarps) * static_cast<uint32_t>(head_dim) * sizeof(float);
 }
 
 template <size_t N>
@@ -36,21 +28,12 @@ Operations::Operations(KernelLibrary& kernels, const AttentionShape& shape)
       rmsnorm_(kernels.find("rmsnorm", "rmsnorm")),
       add_rmsnorm_(kernels.find("rmsnorm", "add_rmsnorm")),
       rope_(kernels.find("rope", name_for(shape.kv_type, {"rope_f32", "rope_f16", "rope_int8"}))),
-      attention_(kernels.find(
-          "attention",
-          name_for(shape.kv_type, {"attention_f32", "attention_f16", "attention_int8"}))),
       silu_mul_(kernels.find("silu_mul", "silu_mul")),
       copy_pages_(kernels.find("copy_pages", "copy_pages")),
       gather_rows_(kernels.find("gather_rows", "gather_rows")),
       row_results_(kernels.find("row_results", "row_results")),
       candidates_shared_(kernels.find("candidates", "candidates_shared")),
-      candidates_global_(kernels.find("candidates", "candidates_global")) {
-  const uint32_t shared = attention_shared_bytes(shape.head_dim);
-  if (shared > kUsualSharedBytes) {
-    const CurrentContext current(*kernels.context());
-    attention_.allow_shared_bytes(static_cast<int>(shared));
-  }
-}
+      candidates_global_(kernels.find("candidates", "candidates_global")) {}
 
 void Operations::embed(const Stream& stream, WeightFormat format, const CanonicalView& embedding,
                        uint32_t count, CUdeviceptr tokens, CUdeviceptr chosen,
@@ -79,17 +62,6 @@ void Operations::rope_and_store(const Stream& stream, const StepTokens& tokens, 
   rope_.launch(stream, {tokens.count, heads}, {32, kRopeWarps}, 0, qkv,
                static_cast<int32_t>(stride), shape_.heads, shape_.kv_heads, shape_.head_dim,
                tokens.positions, tokens.slots, rotations, cache.layer(layer), cache.head_bytes);
-}
-
-void Operations::attention(const Stream& stream, const StepTokens& tokens, CUdeviceptr qkv,
-                           int64_t stride, const KvCache& cache, int layer, CUdeviceptr out,
-                           int64_t out_stride) const {
-  const float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
-  attention_.launch(stream, {tokens.count, static_cast<uint32_t>(shape_.heads)},
-                    {kAttentionWarps * 32}, attention_shared_bytes(shape_.head_dim), qkv,
-                    static_cast<int32_t>(stride), shape_.heads, shape_.kv_heads, shape_.head_dim,
-                    scale, tokens.positions, tokens.block_begin, tokens.words, cache.layer(layer),
-                    cache.head_bytes, out, static_cast<int32_t>(out_stride));
 }
 
 void Operations::silu_mul(const Stream& stream, uint32_t count, CUdeviceptr gate_up, int64_t cols,

@@ -7,30 +7,11 @@
 #include <cstdint>
 
 #include "backend.h"
+#include "cuda/attention.h"
 #include "cuda/canonical.h"
 #include "cuda/kernel.h"
 
 namespace altiplano::cuda {
-
-// The KV cache of all layers.
-struct KvCache {
-  CUdeviceptr pages = 0;    // [layers][pages][kv heads][head_bytes]
-  int64_t layer_bytes = 0;  // a multiple of 256
-  int64_t page_bytes = 0;
-  int64_t head_bytes = 0;
-  CUdeviceptr layer(int index) const {
-    return pages + static_cast<CUdeviceptr>(index * layer_bytes);
-  }
-};
-
-// The tokens of a step; see StepInputs.
-struct StepTokens {
-  uint32_t count = 0;
-  CUdeviceptr positions = 0;
-  CUdeviceptr slots = 0;
-  CUdeviceptr block_begin = 0;
-  CUdeviceptr words = 0;
-};
 
 class Operations {
  public:
@@ -50,9 +31,6 @@ class Operations {
   // qkv [T][stride] f16; rotations [positions][head_dim / 2] (cos, sin)
   void rope_and_store(const Stream& stream, const StepTokens& tokens, CUdeviceptr qkv,
                       int64_t stride, CUdeviceptr rotations, const KvCache& cache, int layer) const;
-  // out [T][out_stride] f16
-  void attention(const Stream& stream, const StepTokens& tokens, CUdeviceptr qkv, int64_t stride,
-                 const KvCache& cache, int layer, CUdeviceptr out, int64_t out_stride) const;
   // out [T][out_stride] = silu(gate) * up of gate_up [T][2 cols], all f16
   void silu_mul(const Stream& stream, uint32_t count, CUdeviceptr gate_up, int64_t cols,
                 CUdeviceptr out, int64_t out_stride) const;
@@ -74,8 +52,8 @@ class Operations {
  private:
   const AttentionShape shape_;
   Kernel embed_[5];  // by WeightType
-  Kernel rmsnorm_, add_rmsnorm_, rope_, attention_, silu_mul_, copy_pages_, gather_rows_,
-      row_results_, candidates_shared_, candidates_global_;
+  Kernel rmsnorm_, add_rmsnorm_, rope_, silu_mul_, copy_pages_, gather_rows_, row_results_,
+      candidates_shared_, candidates_global_;
 };
 
 }  // namespace altiplano::cuda

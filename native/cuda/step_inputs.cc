@@ -11,10 +11,12 @@ constexpr int64_t kRequestWords = sizeof(RowRequest) / 4;
 constexpr int64_t kRecordWords = sizeof(RowRecord) / 4;
 static_assert(sizeof(RowRequest) % 4 == 0 && sizeof(RowRecord) % 8 == 0);
 
-// Of a step with a row for each token, and a few ids for each.
+constexpr int64_t kItemWords = sizeof(AttentionItem) / 4;
+
+// Of a step with a row and an item of attention for each token, and a few ids for each.
 int64_t usual_words(int64_t tokens, int64_t pages) {
   constexpr int64_t kIdsOfRow = 64;
-  return tokens * (5 + kRequestWords + kIdsOfRow) + pages;
+  return tokens * (5 + kRequestWords + kItemWords + kIdsOfRow) + pages;
 }
 
 }  // namespace
@@ -34,10 +36,12 @@ uint64_t StepInputs::device_bytes(int64_t tokens, int64_t pages) {
   return static_cast<uint64_t>(usual_words(tokens, pages)) * 4;
 }
 
-StepInputs::StepInputs(std::shared_ptr<const Context> context, int64_t tokens, int64_t pages)
+StepInputs::StepInputs(std::shared_ptr<const Context> context, int64_t tokens, int64_t pages,
+                       int group)
     : context_(std::move(context)),
       host_(context_, device_bytes(tokens, pages), "the inputs of steps"),
-      device_(context_, device_bytes(tokens, pages), "the inputs of steps") {}
+      device_(context_, device_bytes(tokens, pages), "the inputs of steps"),
+      group_(group) {}
 
 void StepInputs::set(const Stream& stream, const Batch& b) {
   const auto tokens = static_cast<int64_t>(b.tokens.size());
@@ -45,14 +49,21 @@ void StepInputs::set(const Stream& stream, const Batch& b) {
   int64_t words = 0;
   const auto place = [&](int64_t count) { return std::exchange(words, words + count); };
   tokens_ = place(tokens);
-  positions_ = place(tokens);
-  slots_ = place(tokens);
-  block_begin_ = place(tokens);
+  const int64_t positions = place(tokens), slots = place(tokens), block_begin = place(tokens);
   rows_ = place(rows);
   requests_ = place(rows * kRequestWords);
   const int64_t ids = place(static_cast<int64_t>(b.ids.size()));
   page_copies_ = place(static_cast<int64_t>(b.page_copies.size()));
   const int64_t blocks = place(static_cast<int64_t>(b.block_table.size()));
+  std::vector<int32_t> sequence_blocks;  // where the pages of each sequence stand
+  for (size_t s = 0; s + 1 < b.sequence_starts.size(); ++s) {
+    sequence_blocks.push_back(static_cast<int32_t>(blocks + b.block_starts[s]));
+  }
+  const AttentionItems items =
+      group_ == 0 ? AttentionItems{} : attention_items(b, sequence_blocks, group_);
+  const auto prefill_items = static_cast<int64_t>(items.prefill.size());
+  const auto decode_items = static_cast<int64_t>(items.decode.size());
+  const int64_t attention = place((prefill_items + decode_items) * kItemWords);
   const auto bytes = static_cast<size_t>(words) * 4;
   if (bytes > device_.bytes()) {
     // Rare: rows that ask for thousands of ids, or pages that many sequences share.
@@ -67,17 +78,32 @@ void StepInputs::set(const Stream& stream, const Batch& b) {
     std::copy(values.begin(), values.end(), to + at);
   };
   put(tokens_, b.tokens);
-  put(positions_, b.positions);
-  put(slots_, b.slots);
+  put(positions, b.positions);
+  put(slots, b.slots);
   put(rows_, b.rows);
   put(ids, b.ids);
   put(page_copies_, b.page_copies);
   put(blocks, b.block_table);
   for (size_t s = 0; s + 1 < b.sequence_starts.size(); ++s) {
-    std::fill(to + block_begin_ + b.sequence_starts[s],
-              to + block_begin_ + b.sequence_starts[s + 1],
-              static_cast<int32_t>(blocks + b.block_starts[s]));
+    std::fill(to + block_begin + b.sequence_starts[s], to + block_begin + b.sequence_starts[s + 1],
+              sequence_blocks[s]);
   }
+  const auto put_items = [&](int64_t item, const std::vector<AttentionItem>& values) {
+    if (values.empty()) return;
+    std::memcpy(to + attention + item * kItemWords, values.data(),
+                values.size() * sizeof(AttentionItem));
+  };
+  put_items(0, items.prefill);
+  put_items(prefill_items, items.decode);
+  step_tokens_ = {.count = static_cast<uint32_t>(tokens),
+                  .positions = at(positions),
+                  .slots = at(slots),
+                  .block_begin = at(block_begin),
+                  .words = device_.get(),
+                  .attention_items = at(attention),
+                  .prefill_items = static_cast<uint32_t>(prefill_items),
+                  .decode_items = static_cast<uint32_t>(decode_items),
+                  .decode_pages = items.decode_pages};
   const ResultLayout layout = result_layout(b);
   auto candidates = static_cast<int32_t>(layout.candidates);
   for (int64_t r = 0; r < rows; ++r) {

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "backend.h"
+#include "cuda/attention.h"
 #include "cuda/memory.h"
 #include "cuda/row_results.h"
 
@@ -24,8 +25,9 @@ ResultLayout result_layout(const Batch& batch);
 
 class StepInputs {
  public:
-  // Room for steps of `tokens` tokens and `pages` pages; larger ones make it grow.
-  StepInputs(std::shared_ptr<const Context> context, int64_t tokens, int64_t pages);
+  // Room for steps of `tokens` tokens and `pages` pages; larger ones make it grow. `group`: query
+  // heads of a KV head where attention takes items, else 0.
+  StepInputs(std::shared_ptr<const Context> context, int64_t tokens, int64_t pages, int group);
   static uint64_t device_bytes(int64_t tokens, int64_t pages);
 
   // Packs the arrays and copies them, asynchronously. The copy before must have ended.
@@ -34,10 +36,9 @@ class StepInputs {
   // All of the step that was set; 4-byte words, those of the row requests and offsets count from
   // words().
   CUdeviceptr words() const { return device_.get(); }
-  CUdeviceptr tokens() const { return at(tokens_); }            // [T]
-  CUdeviceptr positions() const { return at(positions_); }      // [T]
-  CUdeviceptr slots() const { return at(slots_); }              // [T]
-  CUdeviceptr block_begin() const { return at(block_begin_); }  // [T] where its pages stand
+  CUdeviceptr tokens() const { return at(tokens_); }  // [T]
+  // Positions, slots, where the pages of each token stand, and the items of attention.
+  const StepTokens& step_tokens() const { return step_tokens_; }
   CUdeviceptr rows() const { return at(rows_); }                // [R]
   CUdeviceptr requests() const { return at(requests_); }        // [R] RowRequest
   CUdeviceptr page_copies() const { return at(page_copies_); }  // pairs
@@ -50,8 +51,9 @@ class StepInputs {
   std::shared_ptr<const Context> context_;
   PinnedMemory host_;
   DeviceMemory device_;
-  int64_t tokens_ = 0, positions_ = 0, slots_ = 0, block_begin_ = 0, rows_ = 0, requests_ = 0,
-          page_copies_ = 0;
+  const int group_;
+  StepTokens step_tokens_;
+  int64_t tokens_ = 0, rows_ = 0, requests_ = 0, page_copies_ = 0;
 };
 
 }  // namespace altiplano::cuda

@@ -1,0 +1,171 @@
+#include "cuda/attention.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace altiplano::cuda {
+namespace {
+
+constexpr uint32_t kGeneralWarps = 4;  // attention.cu has the same
+constexpr uint32_t kUsualSharedBytes = 48 << 10;
+// Blocks of a multiprocessor that the decode kernel's registers and shared memory allow.
+constexpr int kDecodeBlocks = 2;
+
+int group_of(const AttentionShape& shape) { return shape.heads / shape.kv_heads; }
+
+uint32_t general_shared_bytes(int head_dim) {
+  return (1 + kGeneralWarps) * static_cast<uint32_t>(head_dim) * sizeof(float);
+}
+
+int element_bytes(KvType type) { return type == KvType::kInt8 ? 1 : 2; }
+
+const char* tile_kernel(bool prefill, const AttentionShape& shape) {
+  static constexpr const char* kNames[2][2][2] = {
+      {{"attention_decode_f16_64", "attention_decode_f16_128"},
+       {"attention_decode_int8_64", "attention_decode_int8_128"}},
+      {{"attention_prefill_f16_64", "attention_prefill_f16_128"},
+       {"attention_prefill_int8_64", "attention_prefill_int8_128"}}};
+  return kNames[prefill][shape.kv_type == KvType::kInt8][shape.head_dim == 128];
+}
+
+const char* general_kernel(KvType type) {
+  static constexpr const char* kNames[] = {"attention_f32", "attention_f16", "attention_int8"};
+  return kNames[static_cast<size_t>(type)];
+}
+
+// Items and KV heads times splits are at most this, where there is more than one split.
+int64_t most_parts(int multiprocessors) { return int64_t{kDecodeBlocks} * multiprocessors; }
+
+uint64_t parts_bytes(const AttentionShape& shape, int multiprocessors) {
+  return static_cast<uint64_t>(most_parts(multiprocessors)) * kDecodeRows *
+         static_cast<uint64_t>(shape.head_dim + 2) * sizeof(float);
+}
+
+uint64_t counters_bytes(int multiprocessors) {
+  return static_cast<uint64_t>(most_parts(multiprocessors)) * sizeof(uint32_t);
+}
+
+template <class T>
+T* pointer(CUdeviceptr address) {
+  return reinterpret_cast<T*>(address);
+}
+
+}  // namespace
+
+bool has_attention_tiles(const AttentionShape& shape) {
+  return (shape.head_dim == 64 || shape.head_dim == 128) && shape.kv_type != KvType::kF32 &&
+         group_of(shape) <= kPrefillRows;
+}
+
+AttentionItems attention_items(const Batch& batch, const std::vector<int32_t>& blocks, int group) {
+  AttentionItems items;
+  const auto add = [&](std::vector<AttentionItem>& to, int32_t begin, int32_t end, int32_t block) {
+    const auto positions = batch.positions.begin();
+    const int32_t visible = *std::max_element(positions + begin, positions + end) + 1;
+    to.push_back({begin, end - begin, block, visible});
+    return visible;
+  };
+  const int32_t tile_tokens = kPrefillRows / group;
+  for (size_t s = 0; s + 1 < batch.sequence_starts.size(); ++s) {
+    const int32_t begin = batch.sequence_starts[s], end = batch.sequence_starts[s + 1];
+    if (begin == end) continue;
+    if ((end - begin) * group <= kDecodeRows) {
+      const int64_t visible = add(items.decode, begin, end, blocks[s]);
+      items.decode_pages =
+          std::max(items.decode_pages, (visible + kKvPageTokens - 1) / kKvPageTokens);
+      continue;
+    }
+    for (int32_t token = begin; token < end; token += tile_tokens) {
+      add(items.prefill, token, std::min(token + tile_tokens, end), blocks[s]);
+    }
+  }
+  std::stable_sort(
+      items.prefill.begin(), items.prefill.end(),
+      [](const AttentionItem& a, const AttentionItem& b) { return a.visible > b.visible; });
+  return items;
+}
+
+AttentionSplit split_keys(int64_t items, int64_t kv_heads, int64_t most_pages,
+                          int multiprocessors) {
+  const int64_t most = std::max<int64_t>(1, most_parts(multiprocessors) / (items * kv_heads));
+  const int64_t wanted = std::clamp<int64_t>(most_pages / kDecodeWarps, 1, most);
+  const int64_t even = (most_pages + wanted - 1) / wanted;
+  const int64_t pages = (even + kDecodeWarps - 1) / kDecodeWarps * kDecodeWarps;
+  return {static_cast<int32_t>(pages), static_cast<int32_t>((most_pages + pages - 1) / pages)};
+}
+
+Attention::Attention(const Stream& stream, KernelLibrary& kernels, const AttentionShape& shape)
+    : shape_(shape),
+      multiprocessors_(kernels.context()->device().multiprocessors),
+      tiles_(has_attention_tiles(shape)) {
+  const std::shared_ptr<const Context>& context = kernels.context();
+  const CurrentContext current(*context);
+  const auto find = [&](const char* source, const char* name, uint32_t shared) {
+    const Kernel kernel = kernels.find(source, name);
+    if (shared > kUsualSharedBytes) kernel.allow_shared_bytes(static_cast<int>(shared));
+    return kernel;
+  };
+  if (!tiles_) {
+    general_ =
+        find("attention", general_kernel(shape.kv_type), general_shared_bytes(shape.head_dim));
+    return;
+  }
+  const int bytes = element_bytes(shape.kv_type);
+  prefill_ = find("attention_prefill", tile_kernel(true, shape),
+                  static_cast<uint32_t>(prefill_shared_bytes(bytes, shape.head_dim)));
+  decode_ = find("attention_decode", tile_kernel(false, shape),
+                 static_cast<uint32_t>(decode_shared_bytes(bytes, shape.head_dim)));
+  parts_ = DeviceMemory(context, parts_bytes(shape, multiprocessors_), "attention");
+  counters_ = DeviceMemory(context, counters_bytes(multiprocessors_), "attention");
+  fill_bytes(stream, counters_.get(), 0, counters_.bytes());
+}
+
+uint64_t Attention::device_bytes(const AttentionShape& shape, int multiprocessors) {
+  if (!has_attention_tiles(shape)) return 0;
+  return parts_bytes(shape, multiprocessors) + counters_bytes(multiprocessors);
+}
+
+void Attention::launch(const Stream& stream, const StepTokens& tokens, CUdeviceptr qkv,
+                       int64_t stride, const KvCache& cache, int layer, CUdeviceptr out,
+                       int64_t out_stride) const {
+  const float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
+  if (!tiles_) {
+    general_.launch(stream, {tokens.count, static_cast<uint32_t>(shape_.heads)},
+                    {kGeneralWarps * 32}, general_shared_bytes(shape_.head_dim), qkv,
+                    static_cast<int32_t>(stride), shape_.heads, shape_.kv_heads, shape_.head_dim,
+                    scale, tokens.positions, tokens.block_begin, tokens.words, cache.layer(layer),
+                    cache.head_bytes, out, static_cast<int32_t>(out_stride));
+    return;
+  }
+  const int bytes = element_bytes(shape_.kv_type);
+  const auto kv_heads = static_cast<uint32_t>(shape_.kv_heads);
+  AttentionParameters p{.qkv = pointer<const void>(qkv),
+                        .out = pointer<void>(out),
+                        .words = pointer<const int32_t>(tokens.words),
+                        .positions = pointer<const int32_t>(tokens.positions),
+                        .items = pointer<const AttentionItem>(tokens.attention_items),
+                        .pages = pointer<const uint8_t>(cache.layer(layer)),
+                        .head_bytes = cache.head_bytes,
+                        .parts = pointer<float>(parts_.get()),
+                        .counters = pointer<uint32_t>(counters_.get()),
+                        .stride = static_cast<int32_t>(stride),
+                        .out_stride = static_cast<int32_t>(out_stride),
+                        .kv_heads = shape_.kv_heads,
+                        .group = group_of(shape_),
+                        .split_pages = 0,
+                        .splits = 1,
+                        .scale = scale * 1.44269504f};
+  prefill_.launch(stream, {tokens.prefill_items, kv_heads}, {128},
+                  static_cast<uint32_t>(prefill_shared_bytes(bytes, shape_.head_dim)), p);
+  if (tokens.decode_items == 0) return;
+  const AttentionSplit split =
+      split_keys(tokens.decode_items, shape_.kv_heads, tokens.decode_pages, multiprocessors_);
+  p.items += tokens.prefill_items;
+  p.split_pages = split.pages;
+  p.splits = split.splits;
+  decode_.launch(stream, {static_cast<uint32_t>(split.splits), kv_heads, tokens.decode_items},
+                 {kDecodeWarps * 32},
+                 static_cast<uint32_t>(decode_shared_bytes(bytes, shape_.head_dim)), p);
+}
+
+}  // namespace altiplano::cuda

@@ -1,0 +1,81 @@
+// Attention of a step: which kernel takes which tokens, and on how many blocks.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "backend.h"
+#include "cuda/attention_parameters.h"
+#include "cuda/kernel.h"
+#include "cuda/memory.h"
+
+namespace altiplano::cuda {
+
+// The KV cache of all layers.
+struct KvCache {
+  CUdeviceptr pages = 0;    // [layers][pages][kv heads][head_bytes]
+  int64_t layer_bytes = 0;  // a multiple of 256
+  int64_t page_bytes = 0;
+  int64_t head_bytes = 0;
+  CUdeviceptr layer(int index) const {
+    return pages + static_cast<CUdeviceptr>(index * layer_bytes);
+  }
+};
+
+// The tokens of a step; see StepInputs.
+struct StepTokens {
+  uint32_t count = 0;
+  CUdeviceptr positions = 0;
+  CUdeviceptr slots = 0;
+  CUdeviceptr block_begin = 0;
+  CUdeviceptr words = 0;
+  CUdeviceptr attention_items = 0;  // those of prefill, then those of decode
+  uint32_t prefill_items = 0;
+  uint32_t decode_items = 0;
+  int64_t decode_pages = 0;  // the most of a decode item
+};
+
+// Whether there are tensor-core kernels for a shape: head dimensions 64 and 128, a cache in f16 or
+// int8. The others are computed by one for everything, which needs no items.
+bool has_attention_tiles(const AttentionShape& shape);
+
+// The items of a batch. `blocks` [sequence]: where its pages stand in the step's inputs.
+struct AttentionItems {
+  std::vector<AttentionItem> prefill;  // the longest first: short ones fill the gaps at the end
+  std::vector<AttentionItem> decode;
+  int64_t decode_pages = 0;
+};
+AttentionItems attention_items(const Batch& batch, const std::vector<int32_t>& blocks, int group);
+
+// How keys are split over blocks in decode: `splits` blocks of `pages` pages for an item and KV
+// head. As many blocks as run at once, but each warp has a page at least.
+struct AttentionSplit {
+  int32_t pages;
+  int32_t splits;
+};
+AttentionSplit split_keys(int64_t items, int64_t kv_heads, int64_t most_pages, int multiprocessors);
+
+class Attention {
+ public:
+  // Loads the kernels for the shape, and allocates what blocks hand each other.
+  Attention(const Stream& stream, KernelLibrary& kernels, const AttentionShape& shape);
+  static uint64_t device_bytes(const AttentionShape& shape, int multiprocessors);
+  uint64_t device_bytes() const { return parts_.bytes() + counters_.bytes(); }
+
+  // out [T][out_stride] f16 = attention of q in qkv [T][stride] f16. Pointers are device memory;
+  // strides count elements.
+  void launch(const Stream& stream, const StepTokens& tokens, CUdeviceptr qkv, int64_t stride,
+              const KvCache& cache, int layer, CUdeviceptr out, int64_t out_stride) const;
+
+ private:
+  const AttentionShape shape_;
+  const int multiprocessors_;
+  const bool tiles_;
+  Kernel general_, prefill_, decode_;
+  DeviceMemory parts_;
+  DeviceMemory counters_;
+};
+
+}  // namespace altiplano::cuda

@@ -94,9 +94,11 @@ AttentionSplit split_keys(int64_t items, int64_t kv_heads, int64_t most_pages,
   return {static_cast<int32_t>(pages), static_cast<int32_t>((most_pages + pages - 1) / pages)};
 }
 
-Attention::Attention(const Stream& stream, KernelLibrary& kernels, const AttentionShape& shape)
+Attention::Attention(const Stream& stream, KernelLibrary& kernels, const AttentionShape& shape,
+                     int multiprocessors)
     : shape_(shape),
-      multiprocessors_(kernels.context()->device().multiprocessors),
+      multiprocessors_(multiprocessors > 0 ? multiprocessors
+                                           : kernels.context()->device().multiprocessors),
       tiles_(has_attention_tiles(shape)) {
   const std::shared_ptr<const Context>& context = kernels.context();
   const CurrentContext current(*context);

@@ -59,8 +59,10 @@ AttentionSplit split_keys(int64_t items, int64_t kv_heads, int64_t most_pages, i
 
 class Attention {
  public:
-  // Loads the kernels for the shape, and allocates what blocks hand each other.
-  Attention(const Stream& stream, KernelLibrary& kernels, const AttentionShape& shape);
+  // Loads the kernels for the shape, and allocates what blocks hand each other. For the device of
+  // `kernels`, or as if it had so many multiprocessors (for tests).
+  Attention(const Stream& stream, KernelLibrary& kernels, const AttentionShape& shape,
+            int multiprocessors = 0);
   static uint64_t device_bytes(const AttentionShape& shape, int multiprocessors);
   uint64_t device_bytes() const { return parts_.bytes() + counters_.bytes(); }
 

@@ -28,6 +28,7 @@ template <class Element, int kDim>
 __device__ void decode(const AttentionParameters& p) {
   using Tile = KvTile<Element, kDim>;
   constexpr int kSlotBytes = Tile::bytes(kUnitKeys);
+  // The smallest ring holds the shares of 300 splits, more than blocks run at once.
   static_assert(kSlots * kSlotBytes >= kDecodeRows * kPartStride<kDim> * 4);
   extern __shared__ __align__(128) uint8_t shared[];
   __shared__ float maxima[kDecodeWarps][kDecodeRows], sums[kDecodeWarps][kDecodeRows];
@@ -49,10 +50,11 @@ __device__ void decode(const AttentionParameters& p) {
   const auto first_key = [&](int i) {
     return (begin + warp + i / 4 * kDecodeWarps) * kKvPageTokens + i / 2 % 2 * kUnitKeys;
   };
+  int64_t page = 0;  // of the slot that is copied: four slots share one
   const auto copy_slot = [&](int i) {
     if (i < slots) {
       const int key = first_key(i), within = key % kKvPageTokens;
-      const int64_t page = p.words[item.block_begin + key / kKvPageTokens];
+      if (i % 4 == 0) page = p.words[item.block_begin + key / kKvPageTokens];
       const KvHead<const Element> head(p.pages + (page * p.kv_heads + kv_head) * p.head_bytes,
                                        kDim);
       copy_tile<Element, kDim, kUnitKeys, kUnitKeys, 32>(
@@ -64,25 +66,20 @@ __device__ void decode(const AttentionParameters& p) {
 #pragma unroll
   for (int i = 0; i < kSlots - 1; ++i) copy_slot(i);
 
-  // q of this lane's rows, as mma operands: 2 neighbouring dimensions at 2 t and at 2 t + 8 for
-  // f16, the four at 4 t for int8.
   QueryRows<Element, kDim, 1> state;
-  uint32_t q[kDim / 16][4];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    const int row = g + 8 * r;
-    const int token = item.first_token + min(row, rows - 1) / p.group;
-    const int head = kv_head * p.group + min(row, rows - 1) % p.group;
-    const __half* from =
-        static_cast<const __half*>(p.qkv) + static_cast<int64_t>(token) * p.stride + head * kDim;
-    state.visible[0][r] = p.positions[token] + 1;
-#pragma unroll
-    for (int k = 0; k < kDim / 16; ++k) {
-      const auto* words = reinterpret_cast<const uint32_t*>(from + k * 16);
-      q[k][r] = row < rows ? words[Tile::kInt8 ? 2 * t : t] : 0;
-      q[k][2 + r] = row < rows ? words[Tile::kInt8 ? 2 * t + 1 : t + 4] : 0;
-    }
+    state.visible[0][r] = p.positions[token_of(p, item, g + 8 * r)] + 1;
   }
+  // q passes through the last slot of the first ring, to which nothing is copied yet; in int8,
+  // where slots are smaller, through the bytes behind the rings.
+  const uint32_t queries = shared_address(shared) + decode_queries_at(sizeof(Element), kDim);
+  stage_queries<Element, kDim, kDecodeRows, kThreads>(p, item, kv_head, queries);
+  __syncthreads();  // q is there
+  uint32_t q[kDim / 16][4];
+#pragma unroll
+  for (int k = 0; k < kDim / 16; ++k) load_queries<kDim>(queries, 0, k, q[k]);
+  __syncthreads();  // and in everybody's registers: the slot may be copied to
   const auto operand = [&](int, int k, uint32_t(&a)[4]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) a[i] = q[k][i];
@@ -127,12 +124,11 @@ __device__ void decode(const AttentionParameters& p) {
 
   const int splits = (pages + p.split_pages - 1) / p.split_pages;
   const int64_t place = static_cast<int64_t>(blockIdx.z) * p.kv_heads + kv_head;
-  constexpr int kPartRow = kDim + 2;  // with the maximum and the sum
-  float* const all_parts = p.parts + place * p.splits * kDecodeRows * kPartRow;
+  // What a block hands on: its rows, then a maximum and a sum for each.
+  constexpr int kPartFloats = kDecodeRows * (kDim + 2);
+  float* const all_parts = p.parts + place * p.splits * kPartFloats;
   const auto store = [&](int row, int i, float value) {
-    const int token = item.first_token + row / p.group;
-    const int head = kv_head * p.group + row % p.group;
-    static_cast<__half*>(p.out)[static_cast<int64_t>(token) * p.out_stride + head * kDim + i] =
+    output(p, item, kv_head, row, kDim)[i] =
         __float2half_rn(Tile::kInt8 ? value * (1.0f / kValueFactor) : value);
   };
   for (int at = threadIdx.x; at < rows * kDim; at += kThreads) {
@@ -149,11 +145,11 @@ __device__ void decode(const AttentionParameters& p) {
     if (splits == 1) {
       store(row, i, value / sum);
     } else {
-      float* const to = all_parts + (split * kDecodeRows + row) * kPartRow;
-      to[i] = value;
+      float* const part = all_parts + split * kPartFloats;
+      part[row * kDim + i] = value;
       if (i == 0) {
-        to[kDim] = most;
-        to[kDim + 1] = sum;
+        part[kDecodeRows * kDim + 2 * row] = most;
+        part[kDecodeRows * kDim + 2 * row + 1] = sum;
       }
     }
   }
@@ -164,21 +160,29 @@ __device__ void decode(const AttentionParameters& p) {
   __syncthreads();  // everybody knows whether this block is the last
   if (arrivals + 1 != static_cast<uint32_t>(splits)) return;
   if (threadIdx.x == 0) p.counters[place] = 0;
-  for (int at = threadIdx.x; at < rows * kDim; at += kThreads) {
-    const int row = at / kDim, i = at % kDim;
+  auto* const shares = reinterpret_cast<float*>(shared);  // [splits][rows], divided by the sum
+  if (threadIdx.x < rows) {
+    const int row = threadIdx.x;
+    const float* const stats = all_parts + kDecodeRows * kDim + 2 * row;
     float most = -INFINITY;
+    for (int s = 0; s < splits; ++s) most = fmaxf(most, load_l2(stats + s * kPartFloats));
+    float sum = 0.0f;
     for (int s = 0; s < splits; ++s) {
-      most = fmaxf(most, load_l2(all_parts + (s * kDecodeRows + row) * kPartRow + kDim));
-    }
-    float value = 0.0f, sum = 0.0f;
-    for (int s = 0; s < splits; ++s) {
-      const float* const from = all_parts + (s * kDecodeRows + row) * kPartRow;
-      const float maximum = load_l2(from + kDim);
+      const float maximum = load_l2(stats + s * kPartFloats);
       const float share = maximum == -INFINITY ? 0.0f : exp2f(maximum - most);
-      value += load_l2(from + i) * share;
-      sum += load_l2(from + kDim + 1) * share;
+      shares[s * rows + row] = share;
+      sum += load_l2(stats + s * kPartFloats + 1) * share;
     }
-    store(row, i, value / sum);
+    for (int s = 0; s < splits; ++s) shares[s * rows + row] /= sum;
+  }
+  __syncthreads();  // the shares are there
+  for (int at = threadIdx.x; at < rows * kDim; at += kThreads) {
+    const int row = at / kDim;
+    float value = 0.0f;
+    for (int s = 0; s < splits; ++s) {
+      value += load_l2(all_parts + s * kPartFloats + at) * shares[s * rows + row];
+    }
+    store(row, at % kDim, value);
   }
 }
 

@@ -34,8 +34,17 @@ constexpr int prefill_tile_keys(int element_bytes, int head_dim) {
 constexpr int kv_tile_bytes(int element_bytes, int head_dim, int keys) {
   return keys * (head_dim * element_bytes + (element_bytes == 1 ? 8 : 0));
 }
-constexpr int decode_shared_bytes(int element_bytes, int head_dim) {
+constexpr int decode_rings_bytes(int element_bytes, int head_dim) {
   return kDecodeWarps * kDecodeSlots * kv_tile_bytes(element_bytes, head_dim, 16);
+}
+// Where q [kDecodeRows][head_dim] f16 passes through: a slot of f16 holds it, one of int8 does not.
+constexpr int decode_queries_at(int element_bytes, int head_dim) {
+  return element_bytes == 2 ? (kDecodeSlots - 1) * kv_tile_bytes(element_bytes, head_dim, 16)
+                            : decode_rings_bytes(element_bytes, head_dim);
+}
+constexpr int decode_shared_bytes(int element_bytes, int head_dim) {
+  return decode_rings_bytes(element_bytes, head_dim) +
+         (element_bytes == 2 ? 0 : kDecodeRows * head_dim * 2);
 }
 constexpr int prefill_shared_bytes(int element_bytes, int head_dim) {
   return kPrefillRows * head_dim * 2 +

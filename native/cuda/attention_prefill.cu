@@ -33,21 +33,22 @@ __device__ void prefill(const AttentionParameters& p) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   const uint32_t queries = shared_address(shared);
   const uint32_t ring = queries + QueryTile::bytes(kPrefillRows);
-  const auto token_of = [&](int row) { return item.first_token + min(row, rows - 1) / p.group; };
-  const auto head_of = [&](int row) { return kv_head * p.group + min(row, rows - 1) % p.group; };
 
   // Slot i: keys (even) or values (odd) of tile i / 2.
   const int slots = (item.visible + kTileKeys - 1) / kTileKeys * 2;
+  int32_t pages[kTileKeys / kKvPageTokens];  // of the slot that is copied: two share them
   const auto copy_slot = [&](int i) {
     if (i < slots) {
 #pragma unroll
       for (int row = 0; row < kTileKeys; row += kKvPageTokens) {
         const int key = i / 2 * kTileKeys + row;
+        int32_t& page = pages[row / kKvPageTokens];
         // Behind the last page nothing is read, whatever the pointer.
-        const int64_t page =
-            key < item.visible ? p.words[item.block_begin + key / kKvPageTokens] : 0;
-        const KvHead<const Element> head(p.pages + (page * p.kv_heads + kv_head) * p.head_bytes,
-                                         kDim);
+        if (i % 2 == 0) {
+          page = key < item.visible ? p.words[item.block_begin + key / kKvPageTokens] : 0;
+        }
+        const KvHead<const Element> head(
+            p.pages + (int64_t{page} * p.kv_heads + kv_head) * p.head_bytes, kDim);
         copy_tile<Element, kDim, kTileKeys, kKvPageTokens, kThreads>(
             ring + i % kSlots * kSlotBytes, row, i % 2 ? head.v : head.k,
             i % 2 ? nullptr : head.k_scales, item.visible - key, hide(threadIdx.x));
@@ -56,28 +57,7 @@ __device__ void prefill(const AttentionParameters& p) {
     commit_copies();  // empty ones too: groups are counted
   };
 
-  // q, 16 dimensions at a time; for int8 in the order in which lanes hold the codes of K: the mma
-  // operands of lane t are its dimensions 4 t, 4 t + 1 and 4 t + 2, 4 t + 3.
-#pragma unroll 4
-  for (int i = 0; i < kPrefillRows * kDim / 16 / kThreads; ++i) {
-    const int at = i * kThreads + threadIdx.x;
-    const int row = at / (kDim / 16), k = at % (kDim / 16);
-    const auto* from = reinterpret_cast<const uint4*>(
-        static_cast<const __half*>(p.qkv) + static_cast<int64_t>(token_of(row)) * p.stride +
-        head_of(row) * kDim + k * 16);
-    uint4 low = {}, high = {};
-    if (row < rows) {
-      low = from[0];
-      high = from[1];
-    }
-    if constexpr (Tile::kInt8) {
-      const uint4 first = {low.x, low.z, high.x, high.z};
-      high = {low.y, low.w, high.y, high.w};
-      low = first;
-    }
-    store_shared_16(queries + QueryTile::offset(row, 2 * k), low);
-    store_shared_16(queries + QueryTile::offset(row, 2 * k + 1), high);
-  }
+  stage_queries<Element, kDim, kPrefillRows, kThreads>(p, item, kv_head, queries);
 #pragma unroll
   for (int i = 0; i < kSlots - 1; ++i) copy_slot(i);
 
@@ -88,7 +68,7 @@ __device__ void prefill(const AttentionParameters& p) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = warp * kMs * 16 + m * 16 + r * 8 + g;
-      state.visible[m][r] = p.positions[token_of(row)] + 1;
+      state.visible[m][r] = p.positions[token_of(p, item, row)] + 1;
       least = min(least, state.visible[m][r]);
       most = max(most, state.visible[m][r]);
     }
@@ -98,8 +78,7 @@ __device__ void prefill(const AttentionParameters& p) {
   if (warp * kMs * 16 >= rows) most = 0;  // none of this warp's rows exists
 
   const auto operand = [&](int m, int k, uint32_t(&a)[4]) {
-    const int lane = hide(threadIdx.x % 32), row = warp * kMs * 16 + m * 16 + lane % 16;
-    load_matrices(queries + QueryTile::offset(row, 2 * k + lane / 16), a[0], a[1], a[2], a[3]);
+    load_queries<kDim>(queries, warp * kMs * 16 + m * 16, k, a);
   };
 
   uint32_t probabilities[kMs][kTileKeys / 16][4];
@@ -124,32 +103,36 @@ __device__ void prefill(const AttentionParameters& p) {
   }
   wait_copies<0>();
 
+  // The results of a warp's rows go out by way of its rows of q, which nobody else reads, so that
+  // what a warp writes at once are whole rows.
   state.finish_sums();
+  __syncwarp();  // its last reads of q are done
 #pragma unroll
   for (int m = 0; m < kMs; ++m) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const int row = warp * kMs * 16 + m * 16 + r * 8 + g;
-      if (row >= rows) continue;
+      const int row = (warp * kMs + m) * 16 + r * 8 + g;
       const float factor = (Tile::kInt8 ? 1.0f / kValueFactor : 1.0f) / state.sum[m][r];
-      __half* const to = static_cast<__half*>(p.out) +
-                         static_cast<int64_t>(token_of(row)) * p.out_stride + head_of(row) * kDim;
       const float(&out)[kDim / 8][4] = state.out[m];
-      if constexpr (Tile::kInt8) {
 #pragma unroll
-        for (int n = 0; n < kDim / 8; n += 2) {  // two mma hold four neighbours
-          auto* const four = reinterpret_cast<uint2*>(to + dimension<Element>(n, 0, t));
-          *four = {pack_f16(out[n][2 * r] * factor, out[n + 1][2 * r] * factor),
-                   pack_f16(out[n][2 * r + 1] * factor, out[n + 1][2 * r + 1] * factor)};
-        }
-      } else {
-#pragma unroll
-        for (int n = 0; n < kDim / 8; ++n) {
-          auto* const two = reinterpret_cast<uint32_t*>(to + dimension<Element>(n, 0, t));
-          *two = pack_f16(out[n][2 * r] * factor, out[n][2 * r + 1] * factor);
+      for (int n = 0; n < kDim / 8; n += Tile::kInt8 ? 2 : 1) {
+        const int first = dimension<Element>(n, 0, t);
+        const uint32_t to = queries + QueryTile::offset(row, first / 8) + first % 8 * 2;
+        if constexpr (Tile::kInt8) {  // two mma hold four neighbours
+          store_shared_8(to, pack_f16(out[n][2 * r] * factor, out[n + 1][2 * r] * factor),
+                         pack_f16(out[n][2 * r + 1] * factor, out[n + 1][2 * r + 1] * factor));
+        } else {
+          store_shared_4(to, pack_f16(out[n][2 * r] * factor, out[n][2 * r + 1] * factor));
         }
       }
     }
+  }
+  __syncwarp();  // the rows are there
+  for (int at = lane; at < kMs * 16 * QueryTile::kChunks; at += 32) {
+    const int row = warp * kMs * 16 + at / QueryTile::kChunks, chunk = at % QueryTile::kChunks;
+    if (row >= rows) break;
+    *reinterpret_cast<uint4*>(output(p, item, kv_head, row, kDim) + chunk * 8) =
+        load_shared_16(queries + QueryTile::offset(row, chunk));
   }
 }
 

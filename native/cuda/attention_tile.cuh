@@ -96,6 +96,59 @@ __device__ inline uint32_t pack_f16(float low, float high) {
   return reinterpret_cast<const uint32_t&>(pair);
 }
 
+// Query row `row` of an item; rows behind the last one stand for the last one.
+__device__ inline int token_of(const AttentionParameters& p, const AttentionItem& item, int row) {
+  return item.first_token + min(row, item.tokens * p.group - 1) / p.group;
+}
+__device__ inline int head_of(const AttentionParameters& p, const AttentionItem& item, int kv_head,
+                              int row) {
+  return kv_head * p.group + min(row, item.tokens * p.group - 1) % p.group;
+}
+__device__ inline __half* output(const AttentionParameters& p, const AttentionItem& item,
+                                 int kv_head, int row, int head_dim) {
+  return static_cast<__half*>(p.out) + static_cast<int64_t>(token_of(p, item, row)) * p.out_stride +
+         head_of(p, item, kv_head, row) * head_dim;
+}
+
+// q of kRows rows to shared memory, as a tile of f16; 0 behind the last row. For int8 the
+// dimensions are put in the order in which lanes hold the codes of K: of 16, operands of lane t are
+// dimensions 4 t, 4 t + 1 and 4 t + 2, 4 t + 3. Readable after a barrier.
+template <class Element, int kDim, int kRows, int kThreads>
+__device__ void stage_queries(const AttentionParameters& p, const AttentionItem& item, int kv_head,
+                              uint32_t tile) {
+  using Tile = KvTile<__half, kDim>;
+  constexpr int kAll = kRows * Tile::kChunks;
+  static_assert(kAll % kThreads == 0);
+#pragma unroll 4
+  for (int i = 0; i < kAll / kThreads; ++i) {
+    const int at = i * kThreads + threadIdx.x;
+    const int row = at / Tile::kChunks, chunk = at % Tile::kChunks;
+    uint4 v = {};
+    if (row < item.tokens * p.group) {
+      v = *reinterpret_cast<const uint4*>(static_cast<const __half*>(p.qkv) +
+                                          static_cast<int64_t>(token_of(p, item, row)) * p.stride +
+                                          head_of(p, item, kv_head, row) * kDim + chunk * 8);
+    }
+    if constexpr (sizeof(Element) == 1) {
+      // Neighbouring lanes have the two halves of 16 dimensions; one collects the even pairs of
+      // them, the other the odd ones.
+      const bool odd = chunk % 2;
+      const uint32_t a = __shfl_xor_sync(kAllLanes, odd ? v.x : v.y, 1);
+      const uint32_t b = __shfl_xor_sync(kAllLanes, odd ? v.z : v.w, 1);
+      v = odd ? uint4{a, b, v.y, v.w} : uint4{v.x, v.z, a, b};
+    }
+    store_shared_16(tile + Tile::offset(row, chunk), v);
+  }
+}
+
+// The mma operand of 16 rows of such a tile, from `row` on, and of 16 dimensions, the k-th.
+template <int kDim>
+__device__ void load_queries(uint32_t tile, int row, int k, uint32_t (&a)[4]) {
+  const int lane = hide(threadIdx.x % 32);
+  load_matrices(tile + KvTile<__half, kDim>::offset(row + lane % 16, 2 * k + lane / 16), a[0], a[1],
+                a[2], a[3]);
+}
+
 // Which of the dimensions that a lane holds in accumulator `i` of results' mma `n`: 8 n + 2 t and
 // the next in f16; in int8 two mma share 16 dimensions, four of a lane stand together.
 template <class Element>

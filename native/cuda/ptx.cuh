@@ -32,6 +32,14 @@ __device__ inline void store_shared_16(uint32_t address, uint4 v) {
                : "memory");
 }
 
+__device__ inline void store_shared_8(uint32_t address, uint32_t low, uint32_t high) {
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" : : "r"(address), "r"(low), "r"(high) : "memory");
+}
+
+__device__ inline void store_shared_4(uint32_t address, uint32_t v) {
+  asm volatile("st.shared.u32 [%0], %1;" : : "r"(address), "r"(v) : "memory");
+}
+
 __device__ inline float2 load_shared_f32_pair(uint32_t address) {
   float2 v;
   asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");

@@ -59,6 +59,10 @@ class CudaDevice {
 };
 
 // One file each.
+void test_attention_tiles(CudaDevice& device);
+void test_attention_splits(CudaDevice& device);
+void test_attention_general(CudaDevice& device);
+void test_attention_traffic(CudaDevice& device);
 void test_matmul_error(CudaDevice& device);
 void test_matmul_epilogues(CudaDevice& device);
 void test_matmul_sharing(CudaDevice& device);

@@ -1,4 +1,4 @@
-// The kernels of matrix multiplication: on the simulated device, on a GPU where there is one, and as
+// The CUDA kernels: on the simulated device, on a GPU where there is one, and as
 // machine code (docs/cuda-kernels.md).
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -10,7 +10,7 @@ import { cudaTest, hasGpu, missing, nvcc, run, simulatedDriver } from './build.j
 const describeCuda = missing === null ? describe : describe.skip;
 if (missing !== null) console.warn(`SKIPPED: CUDA kernels, without ${missing}`);
 
-describeCuda('matrix multiplication', () => {
+describeCuda('CUDA kernels', () => {
   let driver: string;
   let program: string;
   beforeAll(async () => {
@@ -18,16 +18,16 @@ describeCuda('matrix multiplication', () => {
     program = await cudaTest();
   }, 900_000);
 
-  test('is right on the simulated device, and moves what the model says', async () => {
-    const output = await run(program, ['matmul'], { LD_LIBRARY_PATH: driver });
+  test('are right on the simulated device, and move what the model says', async () => {
+    const output = await run(program, [], { LD_LIBRARY_PATH: driver });
     expect(output).toContain('simulated');
     expect(output).toContain(' 0 failed');
   }, 300_000);
 
   (hasGpu ? test : test.skip)(
-    'is right on a GPU',
+    'are right on a GPU',
     async () => {
-      const output = await run(program, ['matmul'], { CUDA_VISIBLE_DEVICES: '0' });
+      const output = await run(program, [], { CUDA_VISIBLE_DEVICES: '0' });
       expect(output).not.toContain('simulated');
     },
     300_000,
@@ -44,6 +44,8 @@ const { machineCode, ptxasLog, budgetProblems } = (await import(
 )) as Script;
 
 const sources = [
+  'attention_decode',
+  'attention_prefill',
   'matmul_f16',
   'matmul_int8',
   'matmul_int4',
@@ -52,15 +54,22 @@ const sources = [
   'quantize',
 ];
 
-describeCuda('machine code of matrix multiplication', () => {
+describeCuda('machine code of the kernels that matter', () => {
   test('keeps to its budgets', async () => {
-    const folder = mkdtempSync(join(tmpdir(), 'matmul-'));
+    const folder = mkdtempSync(join(tmpdir(), 'kernels-'));
     try {
       const kernels = [];
       for (const source of sources) {
         const cubin = join(folder, `${source}.cubin`);
         const log = await run(nvcc!, [
-          ...['-std=c++20', '-O3', '-Inative', '-arch=sm_80', '--allow-unsupported-compiler'],
+          ...[
+            '-std=c++20',
+            '-O3',
+            '-Inative',
+            '-arch=sm_80',
+            '--expt-relaxed-constexpr',
+            '--allow-unsupported-compiler',
+          ],
           ...['-cubin', '-Xptxas', '-v', '-o', cubin, `native/cuda/${source}.cu`],
         ]);
         const known = ptxasLog(log);

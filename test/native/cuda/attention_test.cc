@@ -1,0 +1,366 @@
+// Attention against f64: ragged batches that mix prompts and decoding, GQA, both cache types, pages
+// in any order, and garbage wherever nothing was stored. For shapes with tensor-core kernels and
+// for the kernel of all others.
+#include <algorithm>
+#include <numeric>
+
+#include "cpu/scalar.h"
+#include "cuda/attention.h"
+#include "cuda/kv_page.h"
+#include "cuda/step_inputs.h"
+#include "device.h"
+
+namespace altiplano::test {
+
+using cuda::Attention;
+using cuda::DeviceMemory;
+using cuda::KvCache;
+using cuda::StepInputs;
+
+namespace {
+
+struct Sequence {
+  int context;  // tokens in the cache before the step
+  int tokens;   // of the step
+};
+
+// A step over a cache, with everything that attention reads.
+struct Problem {
+  AttentionShape shape;
+  Batch batch;
+  std::vector<int64_t> first_key;  // [sequence] in keys and values
+  std::vector<float> keys;         // [all tokens of all sequences][kv_heads][d], as they are stored
+  std::vector<float> values;
+  std::vector<uint16_t> qkv;  // [T][stride]
+  std::vector<float> q;       // the same, q only: [T][heads][d]
+  std::vector<uint8_t> cache;
+  int64_t stride = 0;
+};
+
+float to_f16(float x, uint16_t& bits) {
+  bits = cpu::f32_to_f16_one(x);
+  return cpu::f16_to_f32_one(bits);
+}
+
+// Writes one key or value to the cache; what it is there goes to `exact`.
+void store(const AttentionShape& s, uint8_t* head, bool value, int offset, const float* x,
+           float* exact) {
+  const size_t element = cuda::kv_element_bytes(s.kv_type);
+  uint8_t* const rows = head + (value ? kKvPageTokens * s.head_dim * element : 0);
+  if (s.kv_type == KvType::kInt8) {
+    float most = 0;
+    for (int i = 0; i < s.head_dim; ++i) most = std::max(most, std::abs(x[i]));
+    const float scale = most / 127;
+    for (int i = 0; i < s.head_dim; ++i) {
+      const auto code = static_cast<int8_t>(scale > 0 ? std::nearbyint(x[i] / scale) : 0);
+      std::memcpy(rows + offset * s.head_dim + i, &code, 1);
+      exact[i] = static_cast<float>(code) * scale;
+    }
+    uint8_t* const scales = head + size_t{2} * kKvPageTokens * s.head_dim;
+    std::memcpy(scales + ((value ? kKvPageTokens : 0) + offset) * 4, &scale, 4);
+    return;
+  }
+  for (int i = 0; i < s.head_dim; ++i) {
+    if (s.kv_type == KvType::kF32) {
+      exact[i] = x[i];
+      std::memcpy(rows + (offset * s.head_dim + i) * 4, &x[i], 4);
+    } else {
+      uint16_t bits;
+      exact[i] = to_f16(x[i], bits);
+      std::memcpy(rows + (offset * s.head_dim + i) * 2, &bits, 2);
+    }
+  }
+}
+
+Problem make_problem(KvType type, int head_dim, int kv_heads, int group,
+                     const std::vector<Sequence>& sequences, Random& random, float size = 1) {
+  Problem p;
+  AttentionShape& s = p.shape;
+  s.heads = kv_heads * group;
+  s.kv_heads = kv_heads;
+  s.head_dim = head_dim;
+  s.layers = 1;
+  s.kv_type = type;
+  int64_t pages = 2;
+  for (const Sequence& q : sequences)
+    pages += (q.context + q.tokens + kKvPageTokens - 1) / kKvPageTokens;
+  s.kv_pages = pages;
+  std::vector<int32_t> free_pages(pages);
+  std::iota(free_pages.begin(), free_pages.end(), 0);
+  for (int64_t i = pages - 1; i > 0; --i)
+    std::swap(free_pages[i], free_pages[random.integer(0, i)]);
+
+  const auto head_bytes = static_cast<int64_t>(cuda::kv_head_bytes(type, head_dim));
+  p.cache.assign(pages * kv_heads * head_bytes, 0xff);  // NaN in every float type
+  p.batch.sequence_starts = p.batch.block_starts = {0};
+  const int64_t token_size = int64_t{kv_heads} * head_dim;
+  for (const Sequence& q : sequences) {
+    const int all = q.context + q.tokens;
+    p.first_key.push_back(static_cast<int64_t>(p.keys.size()) / token_size);
+    const size_t first_block = p.batch.block_table.size();
+    for (int i = 0; i < all; i += kKvPageTokens) {
+      p.batch.block_table.push_back(free_pages.back());
+      free_pages.pop_back();
+    }
+    for (int i = 0; i < all; ++i) {
+      const int64_t page = p.batch.block_table[first_block + i / kKvPageTokens];
+      for (int h = 0; h < kv_heads; ++h) {
+        uint8_t* const head = p.cache.data() + (page * kv_heads + h) * head_bytes;
+        for (const bool value : {false, true}) {
+          std::vector<float>& to = value ? p.values : p.keys;
+          const std::vector<float> x = random.normals(head_dim, size);
+          to.resize(to.size() + head_dim);
+          store(s, head, value, i % kKvPageTokens, x.data(), to.data() + to.size() - head_dim);
+        }
+      }
+      if (i >= q.context) p.batch.positions.push_back(i);
+    }
+    p.batch.sequence_starts.push_back(static_cast<int32_t>(p.batch.positions.size()));
+    p.batch.block_starts.push_back(static_cast<int32_t>(p.batch.block_table.size()));
+  }
+  p.batch.tokens.assign(p.batch.positions.size(), 1);
+  p.batch.slots.assign(p.batch.positions.size(), 0);
+  p.stride = (int64_t{s.heads} + 2 * kv_heads) * head_dim + 8;
+  p.stride = (p.stride + 7) / 8 * 8;
+  const auto tokens = static_cast<int64_t>(p.batch.positions.size());
+  p.qkv.assign(tokens * p.stride, 0x7e00);
+  p.q.resize(tokens * s.heads * head_dim);
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t i = 0; i < int64_t{s.heads} * head_dim; ++i) {
+      p.q[t * s.heads * head_dim + i] = to_f16(random.normal(size), p.qkv[t * p.stride + i]);
+    }
+  }
+  return p;
+}
+
+struct Run {
+  std::vector<uint16_t> out;  // [T][out_stride]
+  int64_t out_stride;
+  std::vector<ptx_simulator_report> reports;
+};
+
+Run attend(CudaDevice& device, const Problem& p, int multiprocessors = 0) {
+  const AttentionShape& s = p.shape;
+  const int group = cuda::has_attention_tiles(s) ? s.heads / s.kv_heads : 0;
+  const auto tokens = static_cast<int64_t>(p.batch.tokens.size());
+  StepInputs inputs(device.context(), tokens, static_cast<int64_t>(p.batch.block_table.size()),
+                    group);
+  inputs.set(device.stream(), p.batch);
+  const Attention attention(device.stream(), device.kernels(), s, multiprocessors);
+  const DeviceMemory cache = device.upload(p.cache), qkv = device.upload(p.qkv);
+  KvCache kv;
+  kv.pages = cache.get();
+  kv.head_bytes = static_cast<int64_t>(cuda::kv_head_bytes(s.kv_type, s.head_dim));
+  kv.page_bytes = kv.head_bytes * s.kv_heads;
+  kv.layer_bytes = kv.page_bytes * s.kv_pages;
+  Run run;
+  run.out_stride = int64_t{s.heads} * s.head_dim + 8;
+  const DeviceMemory out =
+      device.upload(std::vector<uint16_t>(static_cast<size_t>(tokens * run.out_stride), 0x5a5a));
+  attention.launch(device.stream(), inputs.step_tokens(), qkv.get(), p.stride, kv, 0, out.get(),
+                   run.out_stride);
+  device.stream().synchronize();
+  run.out = device.download<uint16_t>(out, static_cast<size_t>(tokens * run.out_stride));
+  run.reports = device.launches();
+  return run;
+}
+
+// Against f64. In natural units a score of `d` products is off by at most
+//   e_s = (d + 8) 2^-23 sum |q k| / sqrt(d)
+// (f32 accumulation; tensor cores may cut off instead of rounding, which doubles a step), plus the
+// two factors' roundings, |s| 2^-22. A weight, exp of that, is off by the factor 1 +- e with
+// e = 2 e_s (numerator and denominator) + 2^-20 (ex2.approx, rescaling) and, as f16, by 2^-11 of
+// itself or, below 2^-14, by 2^-25 of the greatest weight (int8: of 64 scale_v times that). The sum
+// over n keys in f32 adds (n + 16) 2^-23 of sum w |v|, the result's own f16 2^-11 of itself.
+void check_attention(CudaDevice& device, const Problem& p, const char* what) {
+  const Run run = attend(device, p);
+  const AttentionShape& s = p.shape;
+  const int d = s.head_dim, group = s.heads / s.kv_heads;
+  for (size_t q = 0; q + 1 < p.batch.sequence_starts.size(); ++q) {
+    for (int32_t t = p.batch.sequence_starts[q]; t < p.batch.sequence_starts[q + 1]; ++t) {
+      const int visible = p.batch.positions[t] + 1;
+      for (int h = 0; h < s.heads; ++h) {
+        const float* query = &p.q[(int64_t{t} * s.heads + h) * d];
+        const auto row = [&](const std::vector<float>& x, int key) {
+          return &x[((p.first_key[q] + key) * s.kv_heads + h / group) * d];
+        };
+        std::vector<double> weights(visible);
+        double most = -1e300, e_s = 0;
+        for (int key = 0; key < visible; ++key) {
+          double score = 0, magnitude = 0;
+          for (int i = 0; i < d; ++i) {
+            const double product = static_cast<double>(query[i]) * row(p.keys, key)[i];
+            score += product;
+            magnitude += std::abs(product);
+          }
+          score /= std::sqrt(d);
+          magnitude /= std::sqrt(d);
+          weights[key] = score;
+          most = std::max(most, score);
+          e_s = std::max(e_s, (d + 8) * 0x1p-23 * magnitude + std::abs(score) * 0x1p-22);
+        }
+        double sum = 0;
+        for (double& w : weights) sum += w = std::exp(w - most);
+        for (int i = 0; i < d; ++i) {
+          double value = 0, magnitude = 0, largest = 0;
+          for (int key = 0; key < visible; ++key) {
+            const double v = row(p.values, key)[i];
+            value += weights[key] / sum * v;
+            magnitude += weights[key] / sum * std::abs(v);
+            largest = std::max(largest, std::abs(v));
+          }
+          // A code is at most 127 of v's scale, which divides out of the underflow of int8.
+          const double code = s.kv_type == KvType::kInt8 ? 127.0 / 64 : largest;
+          const double relative = 2 * e_s + 0x1p-20 + 0x1p-11 + (visible + 16) * 0x1p-23;
+          const double bound = relative * magnitude + visible * 0x1p-25 * code / sum +
+                               0x1p-11 * std::abs(value) + 0x1p-24;
+          const float found = cpu::f16_to_f32_one(run.out[t * run.out_stride + h * d + i]);
+          CHECK(std::abs(found - value) <= bound,
+                "%s: d %d, %d x %d heads, token %d (sequence %zu, %d keys), head %d, [%d]: %g, "
+                "exactly %g, bound %g",
+                what, d, s.kv_heads, group, t, q, visible, h, i, found, value, bound);
+        }
+      }
+      for (int64_t i = int64_t{s.heads} * d; i < run.out_stride; ++i) {
+        CHECK(run.out[t * run.out_stride + i] == 0x5a5a, "wrote behind the last head");
+      }
+    }
+  }
+}
+
+const char* describe(KvType type) {
+  return type == KvType::kF32 ? "f32" : type == KvType::kF16 ? "f16" : "int8";
+}
+
+}  // namespace
+
+void test_attention_tiles(CudaDevice& device) {
+  Random random(1);
+  struct Heads {
+    int kv_heads, group;
+  };
+  // Multi-head attention, GQA of 70B, and groups that do not fill a tile.
+  const std::vector<Heads> heads = {{2, 1}, {1, 8}, {1, 3}, {1, 16}, {1, 20}};
+  const std::vector<std::vector<Sequence>> batches = {
+      {{0, 1}},
+      {{70, 1}, {0, 40}, {31, 1}, {32, 1}, {33, 2}},
+      {{5, 130}, {200, 1}},
+      {{95, 33}, {0, 17}, {300, 3}},
+  };
+  int seed = 0;
+  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+    for (const int d : {64, 128}) {
+      for (const auto& [kv_heads, group] : heads) {
+        for (const std::vector<Sequence>& batch : batches) {
+          if (quick && ++seed % 4 != 0) continue;
+          device.set_seed(++seed);
+          check_attention(device, make_problem(type, d, kv_heads, group, batch, random),
+                          describe(type));
+        }
+      }
+    }
+  }
+  // Scores that are far apart, and such that hardly differ.
+  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+    for (const float size : {0.01f, 6.f}) {
+      check_attention(device, make_problem(type, 64, 1, 4, {{40, 1}, {3, 30}}, random, size),
+                      describe(type));
+    }
+  }
+}
+
+void test_attention_splits(CudaDevice& device) {
+  Random random(2);
+  // One sequence of many pages: its keys are split over blocks, whose results are merged.
+  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+    const Problem p = make_problem(type, 64, 1, 2, {{1500, 1}, {40, 1}, {700, 4}}, random);
+    const cuda::AttentionSplit split =
+        cuda::split_keys(3, 1, 47, device.context()->device().multiprocessors);
+    CHECK(split.splits > 4 && split.pages % cuda::kDecodeWarps == 0, "%d splits", split.splits);
+    check_attention(device, p, describe(type));
+    // The order in which blocks end changes nothing.
+    device.set_seed(11);
+    const Run first = attend(device, p);
+    for (const int seed : {12, 13}) {
+      device.set_seed(seed);
+      CHECK(attend(device, p).out == first.out, "seed %d: other bits", seed);
+    }
+  }
+  for (const int64_t items : {1, 3, 64, 500}) {
+    for (const int64_t kv_heads : {1, 8, 32}) {
+      for (const int64_t pages : {1, 4, 5, 33, 128}) {
+        const auto [split_pages, splits] = cuda::split_keys(items, kv_heads, pages, 108);
+        CHECK(split_pages >= 1 && int64_t{splits} * split_pages >= pages &&
+                  int64_t{splits - 1} * split_pages < pages,
+              "%lld pages: %d splits of %d", static_cast<long long>(pages), splits, split_pages);
+        CHECK(splits == 1 || items * kv_heads * splits <= 216, "more parts than there is room for");
+      }
+    }
+  }
+}
+
+void test_attention_general(CudaDevice& device) {
+  Random random(3);
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kInt8}) {
+    for (const int d : {8, 48, 96}) {
+      check_attention(device,
+                      make_problem(type, d, 2, 2, {{70, 1}, {0, 5}, {31, 1}, {32, 3}}, random),
+                      describe(type));
+    }
+  }
+}
+
+// Heads of 7B and of 70B: no bank conflicts, and hardly a byte beside what must be read. Of the KV
+// heads only as many as time allows, on as much smaller a device: the keys are split as they are
+// for all heads.
+void test_attention_traffic(CudaDevice& device) {
+  if (!device.simulated()) return;
+  Random random(4);
+  struct Case {
+    const char* name;
+    int group, of_heads;
+    Sequence sequence;
+    int sequences;
+    double most;  // of the ideal bytes
+  };
+  // One sequence of 70B has work for 8 blocks: its keys are split finely, and the parts cost more.
+  // They are written and read within L2.
+  for (const Case& c :
+       {Case{"7B, decode", 1, 32, {2047, 1}, 1, 1.03}, Case{"70B, decode", 8, 8, {4095, 1}, 1, 1.3},
+        Case{"70B, decode of 16", 8, 8, {1023, 1}, 16, 1.03},
+        Case{"7B, prefill", 1, 32, {1024, 256}, 1, 1.03}}) {
+    for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+      constexpr int kHeads = 2;
+      const Problem p = make_problem(type, 128, kHeads, c.group,
+                                     std::vector<Sequence>(c.sequences, c.sequence), random);
+      const Run run = attend(device, p, 108 * kHeads / c.of_heads);
+      double wavefronts = 0, ideal_wavefronts = 0, bytes = 0;
+      for (const ptx_simulator_report& report : run.reports) {
+        wavefronts += static_cast<double>(report.shared_wavefronts);
+        ideal_wavefronts += static_cast<double>(report.shared_ideal_wavefronts);
+        bytes +=
+            32.0 * static_cast<double>(report.global_read_sectors + report.global_write_sectors);
+      }
+      // Keys and values once for each tile of queries that sees them; q and the results.
+      const double token = static_cast<double>(cuda::kv_head_bytes(type, 128)) / kKvPageTokens;
+      double ideal = 0;
+      const int tile = c.sequence.tokens == 1 ? 1 : cuda::kPrefillRows;
+      for (int t = 0; t < c.sequence.tokens; t += tile) {
+        ideal += kHeads * token * (c.sequence.context + std::min(t + tile, c.sequence.tokens));
+      }
+      ideal += 2.0 * kHeads * c.group * 128 * 2 * c.sequence.tokens;
+      ideal *= c.sequences;
+      std::printf("  %s, %s: wavefronts %.3f, bytes %.3f of the ideal\n", c.name, describe(type),
+                  wavefronts / ideal_wavefronts, bytes / ideal);
+      CHECK(bytes <= c.most * ideal, "%s, %s: %g bytes, ideal %g", c.name, describe(type), bytes,
+            ideal);
+      // The scales of int8 are pairs of f32 that eight rows share: two half-warps read 32 bytes
+      // each.
+      CHECK(wavefronts <= (type == KvType::kInt8 ? 1.2 : 1.01) * ideal_wavefronts,
+            "%s, %s: %g wavefronts, ideal %g", c.name, describe(type), wavefronts,
+            ideal_wavefronts);
+    }
+  }
+}
+
+}  // namespace altiplano::test

@@ -53,14 +53,14 @@ float flushed(float x) {
 }
 float canonical(double x) { return x == x ? static_cast<float>(x) : std::bit_cast<float>(kNan32); }
 
-// 2^x for |x| < 1000: the series of 2^f with |f| <= 1/2, cut off at 2^-37 of it, times 2^n.
+// 2^x for |x| < 1000: the series of 2^f with |f| <= 1/2, cut off at 2^-32 of it, times 2^n.
 double power_of_two(double x) {
   constexpr double kRound = 0x1.8p52;  // added, it leaves the nearest integer in the low bits
   const double shifted = x + kRound;
   const double f = (x - (shifted - kRound)) * 0x1.62e42fefa39efp-1;  // ln 2
-  double sum = 1.0 / 3628800;
-  for (const double factorial : {362880., 40320., 5040., 720., 120., 24., 6., 2., 1., 1.}) {
-    sum = sum * f + 1 / factorial;
+  double sum = 1.0 / 40320;
+  for (const double factor : {1. / 5040, 1. / 720, 1. / 120, 1. / 24, 1. / 6, 1. / 2, 1., 1.}) {
+    sum = std::fma(sum, f, factor);
   }
   const uint64_t n = std::bit_cast<uint64_t>(shifted) << 52;
   return std::bit_cast<double>(std::bit_cast<uint64_t>(sum) + n);

@@ -171,10 +171,11 @@ void convert_pairs(Warp& warp, const Op& op, uint32_t mask) {
 
 // --- frequent forms ---
 
-// Between integers, where the registers are no wider than the types need.
-template <class To, class From>
-To narrow(From a) {
-  return static_cast<To>(a);
+// Between integers: extended from the type to the register. The op's immediate has the register's
+// bits set.
+template <class To, class From, class Register>
+Register between_integers(Constants k, From a) {
+  return static_cast<Register>(static_cast<To>(a)) & static_cast<Register>(k.immediate);
 }
 template <class T>
 float word_to_float(T a) {
@@ -204,7 +205,20 @@ template <class T>
 T raised(float a) {
   return float_to_word<T>(std::ceil(a));
 }
-float half_to_float(uint32_t a) { return F16::value(a & 0xffff); }
+float half_to_float(uint32_t a) {
+  const float x = F16::value(a & 0xffff);
+  return x == x ? x : std::bit_cast<float>(kNan32);
+}
+float bf16_to_float(uint32_t a) {
+  const float x = Bf16::value(a & 0xffff);
+  return x == x ? x : std::bit_cast<float>(kNan32);
+}
+double float_to_double(float a) {
+  return a == a ? double{a} : std::bit_cast<double>(kFormatF64.nan);
+}
+float double_to_float(double a) {
+  return a == a ? static_cast<float>(a) : std::bit_cast<float>(kNan32);
+}
 template <class Format>
 uint32_t float_to_half(float a) {
   return Format::round(a);
@@ -214,27 +228,40 @@ uint32_t floats_to_halves(float high, float low) {
   return Format::round(high) << 16 | Format::round(low);
 }
 
+template <class Make>
+Execute for_any_integer(Decoder& d, Type type, Make make) {
+  if (type == Type::kU8) return make(As<uint8_t>());
+  if (type == Type::kS8) return make(As<int8_t>());
+  return for_integer(d, type, make);
+}
+
 // Or null: then convert_lanes does it.
 Execute frequent(Decoder& d, Type from, Type to, const Form& form) {
   const Slot s = d.op().s[0], t = d.op().d[0];
-  if (form.flush || form.saturate || form.relu || t.bytes != (bits_of(to) == 64 ? 8 : 4) ||
-      s.bytes != (bits_of(from) == 64 ? 8 : 4) || form.width != bits_of(to)) {
+  if (form.flush || form.saturate || form.relu || s.bytes != (bits_of(from) == 64 ? 8 : 4)) {
     return nullptr;
   }
   if (!is_float(from) && !is_float(to)) {
-    if (bits_of(from) < 16 || bits_of(to) < 16) return nullptr;
-    return for_integer(d, from, [&](auto a) -> Execute {
+    d.op().immediate = static_cast<int64_t>(UINT64_MAX >> (64 - form.width));
+    return for_any_integer(d, from, [&](auto a) -> Execute {
       using From = typename decltype(a)::type;
-      return for_integer(
-          d, to, [](auto b) -> Execute { return map<narrow<typename decltype(b)::type, From>>; });
+      return for_any_integer(d, to, [&](auto b) -> Execute {
+        using To = typename decltype(b)::type;
+        if (t.bytes == 8) return map<between_integers<To, From, uint64_t>>;
+        return map<between_integers<To, From, uint32_t>>;
+      });
     });
   }
+  if (t.bytes != (bits_of(to) == 64 ? 8 : 4) || form.width != bits_of(to)) return nullptr;
   const bool nearest_even = form.to_float == RoundTo::kNearest && !form.to_integral;
   if (to == Type::kF32 && nearest_even) {
     if (from == Type::kS32) return map<word_to_float<int32_t>>;
     if (from == Type::kU32) return map<word_to_float<uint32_t>>;
     if (from == Type::kF16) return map<half_to_float>;
+    if (from == Type::kBf16) return map<bf16_to_float>;
+    if (from == Type::kF64) return map<double_to_float>;
   }
+  if (to == Type::kF64 && from == Type::kF32) return map<float_to_double>;
   if (to == Type::kF64 && from == Type::kS32) return map<word_to_double>;
   if (from == Type::kF32 && nearest_even) {
     if (to == Type::kF16) return map<float_to_half<F16>>;

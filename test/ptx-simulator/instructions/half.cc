@@ -13,40 +13,50 @@
 //     subnormal, too, as fewer bits are kept there.
 #include "instructions/half.h"
 
+#include <cmath>
+
 #include "instructions/lanes.h"
 #include "instructions/scalar.h"
 
 namespace ptx_simulator {
 namespace {
 
-// p + c, rounded to odd. The error of the sum is exact (Knuth's two-sum); it is NaN where p or c
-// are infinite or NaN, and then the sum is right as it is.
+// What to add to the bits of a number for one step away from zero or towards it: to where the exact
+// value lies, which is `error` more; or nothing if that is zero (or NaN, behind infinite or NaN
+// operands). No choice is made by a condition of another width than the values: that would be no
+// vector code.
+template <class T>
+Stored<T> step_to_odd(T x, T error) {
+  const auto bits = std::bit_cast<Stored<T>>(x);
+  const Stored<T> towards = (std::bit_cast<Stored<T>>(error) ^ bits) >> (8 * sizeof(T) - 1);
+  const Stored<T> inexact = std::abs(error) > 0 ? ~Stored<T>{0} : 0;
+  return (1 - 2 * towards) & inexact;
+}
+
+// p + c, rounded to odd. The error of the sum is exact (Knuth's two-sum).
 template <class T>
 T sum_to_odd(T p, T c) {
   const T sum = p + c;
   const T c_part = sum - p;
   const T error = (p - (sum - c_part)) + (c - c_part);
   const auto bits = std::bit_cast<Stored<T>>(sum);
-  const bool inexact = (error > 0) | (error < 0);
-  const bool away = (error > 0) == (sum > 0);  // from zero lies the exact sum
-  const Stored<T> odd = away ? bits + 1 : bits - 1;
-  return std::bit_cast<T>(inexact && (bits & 1) == 0 ? odd : bits);
+  return std::bit_cast<T>(bits + (step_to_odd(sum, error) & ((bits & 1) - 1)));
 }
 
 // A double as a float, rounded to odd.
 float to_float_odd(float x) { return x; }
 float to_float_odd(double x) {
   const auto nearest = static_cast<float>(x);
-  const double back = nearest;
   const auto bits = std::bit_cast<uint32_t>(nearest);
-  const bool inexact = (back > x) | (back < x);
-  const bool away = (back < x) == (x > 0);  // from zero lies x
-  const uint32_t odd = away ? bits + 1 : bits - 1;
-  return std::bit_cast<float>(inexact && (bits & 1) == 0 ? odd : bits);
+  const auto step = static_cast<uint32_t>(step_to_odd<double>(x, x - double{nearest}));
+  return std::bit_cast<float>(bits + (step & ((bits & 1) - 1)));
 }
 
 enum class Clamp : uint8_t { kNone, kSat, kRelu };
 
+// Functions of halves take 32 bits and ignore the upper 16, so that loops over lanes become vector
+// code; what they return has no upper bits.
+//
 // Subnormal numbers become zeros of the same sign (.ftz).
 template <class Format, bool ftz>
 uint32_t flush(uint32_t h) {
@@ -72,35 +82,36 @@ uint32_t fused(uint32_t a, uint32_t b, uint32_t c) {
 }
 
 template <class Format, bool ftz, Clamp clamp>
-uint16_t fma(uint16_t a, uint16_t b, uint16_t c) {
-  return static_cast<uint16_t>(fused<Format, ftz, clamp>(a, b, c));
+uint32_t fma(uint32_t a, uint32_t b, uint32_t c) {
+  return fused<Format, ftz, clamp>(a, b, c);
 }
 template <class Format, bool ftz, Clamp clamp>
-uint16_t add(uint16_t a, uint16_t b) {
-  return static_cast<uint16_t>(fused<Format, ftz, clamp>(a, Format::kOne, b));
+uint32_t add(uint32_t a, uint32_t b) {
+  return fused<Format, ftz, clamp>(a, Format::kOne, b);
 }
 template <class Format, bool ftz, Clamp clamp>
-uint16_t sub(uint16_t a, uint16_t b) {
-  return static_cast<uint16_t>(fused<Format, ftz, clamp>(a, Format::kOne, b ^ 0x8000u));
+uint32_t sub(uint32_t a, uint32_t b) {
+  return fused<Format, ftz, clamp>(a, Format::kOne, b ^ 0x8000u);
 }
 template <class Format, bool ftz, Clamp clamp>
-uint16_t mul(uint16_t a, uint16_t b) {
-  return static_cast<uint16_t>(fused<Format, ftz, clamp>(a, b, 0x8000));
+uint32_t mul(uint32_t a, uint32_t b) {
+  return fused<Format, ftz, clamp>(a, b, 0x8000);
 }
 
 template <class Format, bool ftz>
-uint16_t abs(uint16_t a) {
+uint32_t abs(uint32_t a) {
   return flush<Format, ftz>(a) & 0x7fff;
 }
 template <class Format, bool ftz>
-uint16_t neg(uint16_t a) {
+uint32_t neg(uint32_t a) {
   return flush<Format, ftz>(a) ^ 0x8000;
 }
 
 // As for f32 (float.cc).
 template <class Format, bool ftz, bool maximum, bool propagate, bool xorsign>
-uint16_t extreme(uint16_t a16, uint16_t b16) {
-  uint32_t a = flush<Format, ftz>(a16), b = flush<Format, ftz>(b16);
+uint32_t extreme(uint32_t a, uint32_t b) {
+  a = flush<Format, ftz>(a);
+  b = flush<Format, ftz>(b);
   const uint32_t sign = (a ^ b) & 0x8000;
   if constexpr (xorsign) {
     a &= 0x7fff;
@@ -114,7 +125,7 @@ uint16_t extreme(uint16_t a16, uint16_t b16) {
   const uint32_t chosen = (order(a) < order(b)) != maximum ? a : b;
   uint32_t result = a_nan ? b : b_nan ? a : chosen;
   if constexpr (xorsign) result |= sign;
-  return static_cast<uint16_t>((propagate ? a_nan | b_nan : a_nan & b_nan) ? kNan16 : result);
+  return (propagate ? a_nan | b_nan : a_nan & b_nan) ? kNan16 : result;
 }
 
 // --- decoding ---

@@ -1,4 +1,5 @@
-// f16 and bf16 as bits in the low half of a 32-bit value: their values, and rounding to them.
+// f16 and bf16 as bits in the low half of a 32-bit value: their values, and rounding to them. A NaN
+// becomes some NaN in value() and the canonical one in round().
 // Written without branches, so that loops over lanes become vector code.
 #pragma once
 
@@ -20,9 +21,9 @@ struct F16 {
     // With the exponent's field moved, only the bias is wrong; exact for subnormals too.
     const uint32_t scaled = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112f);
     const uint32_t finite = scaled | (h & 0x8000) << 16;
-    const uint32_t infinite = 0x7f800000 | (h & 0x8000) << 16;
-    const uint32_t bits = (h & 0x7fff) < kInfinity ? finite : infinite;
-    return std::bit_cast<float>((h & 0x7fff) > kInfinity ? kNan32 : bits);
+    const uint32_t special = 0x7f800000 | (h & 0x3ff) << 13 | (h & 0x8000) << 16;
+    const uint32_t bits = (h & 0x7fff) < kInfinity ? finite : special;
+    return std::bit_cast<float>(bits);
   }
   // The nearest, ties to even.
   static uint32_t round(float x) {
@@ -42,9 +43,7 @@ struct Bf16 {
   static constexpr uint32_t kInfinity = 0x7f80;
   static constexpr uint32_t kOne = 0x3f80;
   using Wide = double;
-  static float value(uint32_t h) {
-    return std::bit_cast<float>((h & 0x7fff) > kInfinity ? kNan32 : h << 16);
-  }
+  static float value(uint32_t h) { return std::bit_cast<float>(h << 16); }
   static uint32_t round(float x) {
     const uint32_t bits = std::bit_cast<uint32_t>(x);
     const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;

@@ -87,9 +87,9 @@ constexpr size_t arity(R (*)(Constants, A...)) {
   return sizeof...(A);
 }
 
-// d[0] = f(s[0], s[1], ...)
+// d[0] = f(s[0], s[1], ...). Flattened: a loop with a call in it is no vector code.
 template <auto f>
-void map(Warp& warp, const Op& op, uint32_t mask) {
+[[gnu::flatten]] void map(Warp& warp, const Op& op, uint32_t mask) {
   map_lanes<f>(warp, op, mask, f, std::make_index_sequence<arity(f)>());
 }
 

@@ -51,11 +51,27 @@ void unpack(Warp& warp, const Op& op, uint32_t mask) {
     }
   });
 }
-// The frequent case of two halves, as vector code.
+// The frequent cases of two elements, as vector code.
 void pack_halves(Warp& warp, const Op& op, uint32_t mask) {
   write_lanes(warp.lanes<uint32_t>(op.d[0]), mask,
               [a = warp.values<uint32_t>(op.s[0]), b = warp.values<uint32_t>(op.s[1])](int lane) {
                 return (a[lane] & 0xffff) | b[lane] << 16;
+              });
+}
+
+template <class T, class Part>
+void unpack_two(Warp& warp, const Op& op, uint32_t mask) {
+  const T* s = warp.values<T>(op.s[0]);
+  write_lanes(warp.lanes<uint32_t>(op.d[0]), mask,
+              [s](int lane) { return static_cast<uint32_t>(static_cast<Part>(s[lane])); });
+  write_lanes(warp.lanes<uint32_t>(op.d[1]), mask, [s](int lane) {
+    return static_cast<uint32_t>(static_cast<Part>(s[lane] >> (8 * sizeof(Part))));
+  });
+}
+void pack_words(Warp& warp, const Op& op, uint32_t mask) {
+  write_lanes(warp.lanes<uint64_t>(op.d[0]), mask,
+              [a = warp.values<uint32_t>(op.s[0]), b = warp.values<uint32_t>(op.s[1])](int lane) {
+                return uint64_t{b[lane]} << 32 | a[lane];
               });
 }
 
@@ -341,15 +357,22 @@ void decode_mov(Decoder& d) {
     return set(d, InstructionClass::kMove, type,
                type == Type::kB128    ? move_128
                : bits == 32 && n == 2 ? pack_halves
+               : bits == 64 && n == 2 ? pack_words
                : bits == 64           ? pack<uint64_t>
                                       : pack<uint32_t>);
   }
-  d.destinations(0, element);
-  d.source(1, type);
+  const std::vector<Slot> results = d.destinations(0, element);
+  const Slot source = d.source(1, type);
+  // The first result must not be written before the second is read.
+  const bool apart = type != Type::kB128 && n == 2 && !results[0].none() && !results[1].none() &&
+                     results[0].bytes == 4 && results[1].bytes == 4 &&
+                     (source.constant || results[0].offset != source.offset);
   set(d, InstructionClass::kMove, type,
-      type == Type::kB128 ? move_128
-      : bits == 64        ? unpack<uint64_t>
-                          : unpack<uint32_t>);
+      type == Type::kB128   ? move_128
+      : apart && bits == 64 ? unpack_two<uint64_t, uint32_t>
+      : apart && bits == 32 ? unpack_two<uint32_t, uint16_t>
+      : bits == 64          ? unpack<uint64_t>
+                            : unpack<uint32_t>);
 }
 
 }  // namespace

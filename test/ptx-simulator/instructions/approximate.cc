@@ -58,10 +58,13 @@ double power_of_two(double x) {
   constexpr double kRound = 0x1.8p52;  // added, it leaves the nearest integer in the low bits
   const double shifted = x + kRound;
   const double f = (x - (shifted - kRound)) * 0x1.62e42fefa39efp-1;  // ln 2
-  double sum = 1.0 / 40320;
-  for (const double factor : {1. / 5040, 1. / 720, 1. / 120, 1. / 24, 1. / 6, 1. / 2, 1., 1.}) {
-    sum = std::fma(sum, f, factor);
-  }
+  double sum = f * (1. / 40320) + 1. / 5040;
+  sum = sum * f + 1. / 720;
+  sum = sum * f + 1. / 120;
+  sum = sum * f + 1. / 24;
+  sum = sum * f + 1. / 6;
+  sum = sum * f + 0.5;
+  sum = (sum * f + 1) * f + 1;
   const uint64_t n = std::bit_cast<uint64_t>(shifted) << 52;
   return std::bit_cast<double>(std::bit_cast<uint64_t>(sum) + n);
 }

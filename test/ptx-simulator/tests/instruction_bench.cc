@@ -39,7 +39,8 @@ double nanoseconds(const std::string& instruction, bool half) {
 LOOP:
 )" + loop + R"(
   add.u32 %r0, %r0, 1;
-  setp.lt.u32 %p1, %r0, )" + std::to_string(kRounds) + R"(;
+  setp.lt.u32 %p1, %r0, )" + std::to_string(kRounds) +
+                                       R"(;
   @%p1 bra LOOP;
   ret;
 )"));

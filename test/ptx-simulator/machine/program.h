@@ -1,12 +1,12 @@
 // A function ready to run: PTX decoded into operations on the register file of a warp.
 //
-// The register file holds slots; registers that are never needed at the same time share one
-// (liveness.h). Immediates and addresses of variables are slots of constants. A slot has 32 lanes:
-// of 8 bytes for 64-bit registers (256 bytes), of 4 bytes for all smaller ones (128 bytes; 8- and
-// 16-bit values are kept zero-extended, whoever writes one takes care of that); 128-bit registers
-// are two 64-bit slots, low half first. A predicate is one uint32_t with a bit per lane (a slot of
-// 4 bytes). So one instruction of a warp is a loop over 32 consecutive values, which compilers make
-// vector instructions of.
+// The register file holds slots. In kernels with many registers, those that are never needed at the
+// same time share one (liveness.h). Immediates and addresses of variables are slots of constants. A
+// slot has 32 lanes: of 8 bytes for 64-bit registers (256 bytes), of 4 bytes for all smaller ones
+// (128 bytes; 8- and 16-bit values are kept zero-extended, whoever writes one takes care of that);
+// 128-bit registers are two 64-bit slots, low half first. A predicate is one uint32_t with a bit
+// per lane (a slot of 4 bytes). So one instruction of a warp is a loop over 32 consecutive values,
+// which compilers make vector instructions of.
 #pragma once
 
 #include <cstddef>

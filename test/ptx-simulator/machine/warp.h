@@ -245,7 +245,8 @@ inline Counters& Warp::counters() { return block.counters; }
 struct LaunchOptions {
   int host_threads = 0;
   uint64_t seed = 1;
-  // Stop with a kDeadlock finding after so many warp instructions without any block ending.
+  // Stop with a kDeadlock finding after so many warp instructions without any block ending (or
+  // after fewer, if no block does anything but wait).
   uint64_t most_warp_instructions = uint64_t{20} * 1000 * 1000 * 1000;
 };
 LaunchReport run(const LaunchContext& context, const LaunchOptions& options);

@@ -230,6 +230,42 @@ void test_endless_loop() {
   }
 }
 
+// A warp spins on a flag in shared memory that nobody sets, the others wait at a barrier.
+void test_endless_loop_in_a_block() {
+  const std::string text = kernel("", R"(
+  .reg .pred %p<4>;
+  .reg .b32 %r<8>;
+  .shared .align 4 .b8 flag[4];
+  mov.u32 %r1, %tid.x;
+  setp.eq.u32 %p1, %r1, 0;
+  mov.u32 %r2, 0;
+  @%p1 st.shared.u32 [flag], %r2;
+  bar.sync 0;
+  setp.ge.u32 %p2, %r1, 32;
+  @%p2 bra WAIT;
+SPIN:
+  ld.volatile.shared.u32 %r3, [flag];
+  setp.eq.u32 %p3, %r3, 0;
+  @%p3 bra SPIN;
+WAIT:
+  bar.sync 0; // for ever
+  ret;
+)");
+  const Kernel compiled(text);
+  const std::string waiting =
+      "warp 2: lanes 0xffffffff wait at PTX line " + std::to_string(line_of(text, "// for ever"));
+  for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
+    const LaunchReport report =
+        run_ptx(compiled, {.block = {96}, .seed = seed, .most_warp_instructions = 10 * 1000});
+    CHECK(report.stopped && report.findings.size() == 1 &&
+              report.findings[0].kind == FindingKind::kDeadlock &&
+              report.findings[0].line >= line_of(text, "ld.volatile") &&
+              report.findings[0].line <= line_of(text, "bra SPIN") &&
+              contains(report.findings[0].text, waiting.c_str()),
+          "%s", describe(report).c_str());
+  }
+}
+
 // Every warp draws tickets: their order is the schedule.
 void test_schedules() {
   const std::string text = kernel(".param .u64 counter, .param .u64 out", R"(
@@ -354,6 +390,7 @@ int main() {
   test_blocks_that_wait_for_later_ones();
   test_more_blocks_than_a_gpu_holds();
   test_endless_loop();
+  test_endless_loop_in_a_block();
   test_schedules();
   test_launches_at_the_same_time();
   std::printf("launches: %d failures\n", altiplano::test::failures);

@@ -73,19 +73,19 @@ void measure_launches() {
   ret;
 )"));
   Buffer<uint32_t> out(1024);
-  for (const uint32_t blocks : {1u, 2u, 32u}) {
-    for (const int threads : {1, 0}) {
-      constexpr int kLaunches = 2000;
-      for (int i = 0; i < kLaunches / 10; ++i) {
-        run_ptx(compiled, {.grid = {blocks}, .host_threads = threads}, out);
+  for (const uint32_t shared_bytes : {0u, 96u * 1024}) {
+    for (const uint32_t blocks : {1u, 2u, 32u}) {
+      for (const int threads : {1, 0}) {
+        const Shape shape{
+            .grid = {blocks}, .dynamic_shared_bytes = shared_bytes, .host_threads = threads};
+        constexpr int kLaunches = 1000;
+        for (int i = 0; i < kLaunches / 10; ++i) run_ptx(compiled, shape, out);
+        const auto start = std::chrono::steady_clock::now();
+        for (int i = 0; i < kLaunches; ++i) run_ptx(compiled, shape, out);
+        std::printf("a launch of %2u blocks, %2u KB shared memory, %s: %.1f us\n", blocks,
+                    shared_bytes / 1024, threads == 1 ? "one host thread" : "all host threads",
+                    seconds_since(start) / kLaunches * 1e6);
       }
-      const auto start = std::chrono::steady_clock::now();
-      for (int i = 0; i < kLaunches; ++i) {
-        run_ptx(compiled, {.grid = {blocks}, .host_threads = threads}, out);
-      }
-      std::printf("a launch of %2u blocks, %s: %.1f us\n", blocks,
-                  threads == 1 ? "one host thread " : "all host threads",
-                  seconds_since(start) / kLaunches * 1e6);
     }
   }
 }

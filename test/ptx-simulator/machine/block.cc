@@ -1,8 +1,7 @@
 // A resident block: its threads' storage, its barriers, and what becomes of it when none of its
 // threads can run.
 #include <algorithm>
-#include <cstdlib>
-#include <new>
+#include <utility>
 
 #include "machine/barrier.h"
 #include "machine/launch_state.h"
@@ -19,9 +18,11 @@ size_t register_stride(const Program& program) {
   return (program.register_bytes + 63) / 64 * 64 + kRegisterGap;
 }
 
+int threads_of(const LaunchContext& launch) {
+  return static_cast<int>(launch.block[0] * launch.block[1] * launch.block[2]);
+}
 int warps_of(const LaunchContext& launch) {
-  const uint32_t threads = launch.block[0] * launch.block[1] * launch.block[2];
-  return static_cast<int>((threads + kWarpSize - 1) / kWarpSize);
+  return (threads_of(launch) + kWarpSize - 1) / kWarpSize;
 }
 
 std::string place_of(const std::array<uint32_t, 3>& i) {
@@ -40,23 +41,20 @@ uint64_t mix(uint64_t x) {  // splitmix64
 Block::Block(const LaunchContext& context, LaunchState& launch_state, const uint64_t& clock)
     : launch(context),
       state(launch_state),
-      shared(context.shared_bytes),
+      storage_(BlockStorage::take(context.shared_bytes,
+                                  register_stride(*context.program) * warps_of(context))),
+      shared(storage_.shared()),
       clock_(clock),
-      registers_(nullptr, std::free),
       barriers_(std::make_unique<Barrier[]>(kBarriers)) {
+  // Registers and local memory of a later block hold what the block before it left, as on a GPU.
+  local.resize(size_t{context.program->local_bytes} * static_cast<size_t>(threads_of(context)));
   const int warps = warps_of(context);
   const size_t stride = register_stride(*context.program);
-  registers_.reset(static_cast<std::byte*>(std::aligned_alloc(64, stride * warps)));
-  if (registers_ == nullptr) throw std::bad_alloc();
-  // Registers and local memory of a later block hold what the block before it left, as on a GPU.
-  std::fill_n(registers_.get(), stride * warps, std::byte{0});
-  const size_t threads = size_t{context.block[0]} * context.block[1] * context.block[2];
-  local.resize(context.program->local_bytes * threads);
   warps_.reserve(warps);
-  for (int i = 0; i < warps; ++i) warps_.emplace_back(*this, i, registers_.get() + stride * i);
+  for (int i = 0; i < warps; ++i) warps_.emplace_back(*this, i, storage_.registers() + stride * i);
 }
 
-Block::~Block() = default;
+Block::~Block() { BlockStorage::give_back(std::move(storage_)); }
 
 std::array<uint32_t, 3> Block::thread_index(int thread) const {
   const uint32_t t = static_cast<uint32_t>(thread);

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "machine/block_storage.h"
 #include "machine/global_memory.h"
 #include "machine/program.h"
 #include "machine/report.h"
@@ -201,7 +202,12 @@ class Block {
   LaunchState& state;
   std::array<uint32_t, 3> index{};
   int multiprocessor = 0;  // %smid
-  SharedMemory shared;
+
+ private:
+  BlockStorage storage_;
+
+ public:
+  SharedMemory& shared;
   Counters counters;
   AllocationCache allocation_cache;
   std::vector<std::byte> local;  // Program::local_bytes for each thread, one after the other
@@ -231,7 +237,6 @@ class Block {
   void report_stuck();
 
   const uint64_t& clock_;
-  std::unique_ptr<std::byte, void (*)(void*)> registers_;
   std::vector<Warp> warps_;
   std::unique_ptr<Barrier[]> barriers_;
   uint32_t runnable_ = 0;  // warps

@@ -28,8 +28,8 @@ std::optional<uint64_t> bytes(std::string_view text) {
 }
 
 constexpr const char* kNames[] = {
-    "SEED", "THREADS",         "DEVICES", "MEMORY", "DELAY_US",         "FAIL_LAUNCH",
-    "FAIL", "FAIL_ALLOCATION", "REPORT",  "STRICT", "MOST_INSTRUCTIONS"};
+    "SEED", "THREADS",         "DEVICES", "MEMORY", "DELAY_US",          "FAIL_LAUNCH",
+    "FAIL", "FAIL_ALLOCATION", "REPORT",  "STRICT", "MOST_INSTRUCTIONS", "ARITHMETIC"};
 
 }  // namespace
 
@@ -60,6 +60,8 @@ bool Settings::set(std::string_view name, std::string_view value) {
     seed = *n;
   } else if (name == "THREADS" && *n <= 1024) {
     host_threads = static_cast<int>(*n);
+  } else if (name == "ARITHMETIC") {
+    arithmetic = *n;
   } else if (name == "DEVICES" && *n <= 64) {
     devices = static_cast<int>(*n);
   } else if (name == "MEMORY") {

@@ -32,6 +32,7 @@ class Countdown {
 struct Settings {
   uint64_t seed = 1;
   int host_threads = 0;
+  uint64_t arithmetic = 0;
   int devices = 1;
   uint64_t memory_bytes = uint64_t{80} << 30;
   uint64_t delay_us = 2000;

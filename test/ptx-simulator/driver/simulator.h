@@ -6,6 +6,8 @@
  *
  *   PTX_SIMULATOR_SEED=n              order of warps, blocks, graph nodes, and delays      (1)
  *   PTX_SIMULATOR_THREADS=n           host threads that run blocks, 0: one per processor   (0)
+ *   PTX_SIMULATOR_ARITHMETIC=n        what PTX leaves open: the last bits of approximate functions
+ *                                     and the order of sums in mma; one GPU, another GPU   (0)
  *   PTX_SIMULATOR_DEVICES=n           devices, 0 to 64                                     (1)
  *   PTX_SIMULATOR_MEMORY=bytes        of each device; suffixes K, M, G                     (80G)
  *   PTX_SIMULATOR_DELAY_US=n          work that nobody waits for yet may start so much

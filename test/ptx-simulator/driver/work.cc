@@ -128,6 +128,8 @@ struct Execution {
       const Settings& settings = state.settings;
       options.host_threads = settings.host_threads;
       options.most_warp_instructions = settings.most_warp_instructions;
+      launch.approximation_seed = static_cast<uint32_t>(settings.arithmetic);
+      launch.accumulation_order = static_cast<AccumulationOrder>(settings.arithmetic % 4);
       options.seed = random_by_seed(settings.seed, 0, state.launches++);
       injected = state.settings.launches.hit();
     }

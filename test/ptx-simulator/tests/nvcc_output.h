@@ -1,4 +1,5 @@
-// What nvcc 13 made of a kernel with a bit of everything: -arch=compute_80 -ptx -lineinfo. The source:
+// What nvcc 13 made of a kernel with a bit of everything: -arch=compute_80 -ptx -lineinfo. The
+// source:
 //
 //   struct Args { float* x; int n; float scale; char c; };
 //   __constant__ float table[2][3] = {{1, 2, 3}, {4, 5, 6}};
@@ -20,10 +21,12 @@
 //     a = stack[i & 3];
 //   #pragma unroll 1
 //     for (int k = 0; k < 2; k++)
-//       asm volatile("{ .reg .pred p; .reg .b32 t<2>;\n\t mov.b32 t1, 5;\n\t setp.lt.f32 p, %0, 0f3F800000;\n\t"
-//                    "@p bra DONE;\n\t shfl.sync.bfly.b32 %0|p, %0, 1, 0x1f, -1;\n\t DONE:\n\t }" : "+f"(a));
-//     asm volatile("{ .reg .pred p; DONE: setp.ne.b32 p, %1, 0; @!p red.global.add.f32 [%0], 0f3F800000; }" :: "l"(y), "r"(i));
-//     switch (i) {
+//       asm volatile("{ .reg .pred p; .reg .b32 t<2>;\n\t mov.b32 t1, 5;\n\t setp.lt.f32 p, %0,
+//       0f3F800000;\n\t"
+//                    "@p bra DONE;\n\t shfl.sync.bfly.b32 %0|p, %0, 1, 0x1f, -1;\n\t DONE:\n\t }" :
+//                    "+f"(a));
+//     asm volatile("{ .reg .pred p; DONE: setp.ne.b32 p, %1, 0; @!p red.global.add.f32 [%0],
+//     0f3F800000; }" :: "l"(y), "r"(i)); switch (i) {
 //       case 0: args.x[1] = args.x[7]; break;
 //       case 1: args.x[2] = args.x[3] * 5; break;
 //       case 2: __syncthreads(); break;

@@ -7,7 +7,7 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 
 const root = process.cwd();
-const works = (command: string) => spawnSync(command, ['--version']).status === 0;
+export const works = (command: string) => spawnSync(command, ['--version']).status === 0;
 
 /** nvcc of CUDA 13 or later, where native/cuda/cuda.cmake finds it, too. */
 export const nvcc = [
@@ -62,6 +62,11 @@ async function build(source: string, folder: string, target: string) {
 /** The folder of the simulated libcuda.so.1, for LD_LIBRARY_PATH. */
 export async function simulatedDriver() {
   return join(await build('test/ptx-simulator', 'ptx-simulator', 'ptx_driver'), 'driver');
+}
+
+/** The folder of the simulator's own test programs (ptx_NAME_test), and of all they need. */
+export function simulatorTests() {
+  return build('test/ptx-simulator', 'ptx-simulator', 'all');
 }
 
 /** The program of test/native/cuda. */

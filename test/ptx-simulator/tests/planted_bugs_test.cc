@@ -41,9 +41,7 @@ const KernelCase& case_named(const std::string& name) {
 }
 
 SimulatedDevice::Options options(uint64_t seed) {
-  return {.seed = seed,
-          .most_warp_instructions = 300'000,
-          .accumulation_order = static_cast<AccumulationOrder>(seed % 4)};
+  return {.seed = seed, .most_warp_instructions = 300'000, .arithmetic = seed};
 }
 
 int problems = 0;

@@ -17,7 +17,7 @@ class SimulatedDevice : public KernelDevice {
     uint64_t seed = 1;  // each launch has another one, which follows from it
     int host_threads = 1;
     uint64_t most_warp_instructions = uint64_t{1} << 40;
-    AccumulationOrder accumulation_order = AccumulationOrder::kBlocks;
+    uint64_t arithmetic = 0;  // what PTX leaves open: another number is another device
   };
   // The PTX text of one module.
   SimulatedDevice(const std::string& ptx, Options options)
@@ -68,7 +68,8 @@ class SimulatedDevice : public KernelDevice {
                   place.size_bytes);
     }
     context.allocations = GlobalMemory::instance().snapshot();
-    context.accumulation_order = options_.accumulation_order;
+    context.approximation_seed = static_cast<uint32_t>(options_.arithmetic);
+    context.accumulation_order = static_cast<AccumulationOrder>(options_.arithmetic % 4);
     LaunchOptions options;
     options.host_threads = options_.host_threads;
     options.seed = options_.seed * 1000 + reports_.size();

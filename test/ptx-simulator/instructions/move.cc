@@ -59,14 +59,16 @@ void pack_halves(Warp& warp, const Op& op, uint32_t mask) {
               });
 }
 
+// The source, being wider, is no register that is written; and none that shares a place with one
+// (liveness.h). So one result may be written before the other is read.
 template <class T, class Part>
 void unpack_two(Warp& warp, const Op& op, uint32_t mask) {
-  const T* s = warp.values<T>(op.s[0]);
-  write_lanes(warp.lanes<uint32_t>(op.d[0]), mask,
-              [s](int lane) { return static_cast<uint32_t>(static_cast<Part>(s[lane])); });
-  write_lanes(warp.lanes<uint32_t>(op.d[1]), mask, [s](int lane) {
-    return static_cast<uint32_t>(static_cast<Part>(s[lane] >> (8 * sizeof(Part))));
-  });
+  for (const int part : {0, 1}) {
+    write_lanes(warp.lanes<uint32_t>(op.d[part]), mask,
+                [s = warp.values<T>(op.s[0]), shift = 8 * sizeof(Part) * part](int lane) {
+                  return static_cast<uint32_t>(static_cast<Part>(s[lane] >> shift));
+                });
+  }
 }
 void pack_words(Warp& warp, const Op& op, uint32_t mask) {
   write_lanes(warp.lanes<uint64_t>(op.d[0]), mask,
@@ -362,17 +364,15 @@ void decode_mov(Decoder& d) {
                                       : pack<uint32_t>);
   }
   const std::vector<Slot> results = d.destinations(0, element);
-  const Slot source = d.source(1, type);
-  // The first result must not be written before the second is read.
-  const bool apart = type != Type::kB128 && n == 2 && !results[0].none() && !results[1].none() &&
-                     results[0].bytes == 4 && results[1].bytes == 4 &&
-                     (source.constant || results[0].offset != source.offset);
+  d.source(1, type);
+  const bool both = n == 2 && !results[0].none() && !results[1].none() && results[0].bytes == 4 &&
+                    results[1].bytes == 4;
   set(d, InstructionClass::kMove, type,
-      type == Type::kB128   ? move_128
-      : apart && bits == 64 ? unpack_two<uint64_t, uint32_t>
-      : apart && bits == 32 ? unpack_two<uint32_t, uint16_t>
-      : bits == 64          ? unpack<uint64_t>
-                            : unpack<uint32_t>);
+      type == Type::kB128  ? move_128
+      : both && bits == 64 ? unpack_two<uint64_t, uint32_t>
+      : both && bits == 32 ? unpack_two<uint32_t, uint16_t>
+      : bits == 64         ? unpack<uint64_t>
+                           : unpack<uint32_t>);
 }
 
 }  // namespace

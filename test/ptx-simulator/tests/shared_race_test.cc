@@ -98,6 +98,28 @@ const std::vector<Case> kCases = {
   @%p1 st.shared.u32 [data], %r7;  // here
 )",
      32},
+    {"one thread overwrites a byte that all lanes of its own warp read", FindingKind::kSharedRace,
+     R"(
+  setp.eq.u32 %p1, %r1, 31;
+  @%p1 st.shared.u8 [data + 5], %r1;
+  bar.sync 0;
+  ld.shared.u8 %r7, [data + 5];
+  FIX bar.warp.sync -1;
+  @%p1 st.shared.u8 [data + 5], %r7;  // here
+)",
+     32},
+    {"lane 2 knows of lane 0 through lane 1", FindingKind::kSharedRace, R"(
+  setp.eq.u32 %p1, %r1, 0;
+  setp.eq.u32 %p2, %r1, 2;
+  setp.le.u32 %p3, %r1, 1;
+  @%p1 st.shared.u32 [data], %r1;
+  FIX @%p3 bar.warp.sync 3;
+  sub.u32 %r7, %r1, 1;
+  setp.le.u32 %p4, %r7, 1;
+  @%p4 bar.warp.sync 6;
+  @%p2 ld.shared.u32 %r7, [data];  // here
+)",
+     32},
     {"lanes exchange without bar.warp.sync", FindingKind::kSharedRace, R"(
   st.shared.u32 [%r4], %r1;
   FIX bar.warp.sync -1;
@@ -291,6 +313,15 @@ loop:
   ld.shared.u32 %r7, [%r5];  // here
   BUG cp.async.wait_group 0;
 )"},
+    {"cp.async: what its destination held before is read", FindingKind::kAsyncCopyRace, R"(
+  cp.async.cg.shared.global [%r5], [%rd2], 16;
+  cp.async.wait_all;
+  ld.shared.u32 %r7, [%r5];
+  cp.async.cg.shared.global [%r5], [%rd2], 16;
+  FIX cp.async.wait_all;
+  ld.shared.u32 %r7, [%r5];  // here
+  cp.async.wait_all;
+)"},
     {"cp.async: one group too few is waited for", FindingKind::kAsyncCopyRace, R"(
   cp.async.ca.shared.global [%r5], [%rd2], 8;
   cp.async.commit_group;
@@ -311,6 +342,7 @@ loop:
 )"},
     {"cp.async: other lanes' copies without a barrier", FindingKind::kSharedRace, R"(
   cp.async.cg.shared.global [%r5], [%rd2], 16;
+  bar.warp.sync -1;
   cp.async.wait_all;
   FIX bar.warp.sync -1;
   xor.b32 %r6, %r5, 16;

@@ -109,13 +109,13 @@ void check_not_captured(Driver& state, const Context& context) {
   require(!forbidden, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "a stream of the context is captured");
 }
 
-void check_no_implicit_dependency(Driver& state, const Stream& stream) {
+void check_no_implicit_dependency(Driver& state, const Stream& stream, bool invalidates) {
   if (!stream.is_legacy) return;
   bool forbidden = false;
   for (const auto& [handle, other] : state.streams) {
     if (other->capture == nullptr || other->context != stream.context || !other->blocking())
       continue;
-    other->capture->is_valid = false;
+    if (invalidates) other->capture->is_valid = false;
     forbidden = true;
   }
   require(!forbidden, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT,
@@ -237,7 +237,7 @@ CUresult CUDAAPI cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus* sta
   return api(__func__, kUsable, [&](Call& call) {
     require(status != nullptr);
     auto stream = find_stream(call, handle);
-    check_no_implicit_dependency(call.state, *stream);
+    check_no_implicit_dependency(call.state, *stream, false);
     *status = stream->capture == nullptr  ? CU_STREAM_CAPTURE_STATUS_NONE
               : stream->capture->is_valid ? CU_STREAM_CAPTURE_STATUS_ACTIVE
                                           : CU_STREAM_CAPTURE_STATUS_INVALIDATED;
@@ -251,7 +251,7 @@ CUresult CUDAAPI cuStreamGetCaptureInfo(CUstream handle, CUstreamCaptureStatus* 
   return api(__func__, kUsable, [&](Call& call) {
     require(status != nullptr);
     auto stream = find_stream(call, handle);
-    check_no_implicit_dependency(call.state, *stream);
+    check_no_implicit_dependency(call.state, *stream, false);
     const auto& capture = stream->capture;
     *status = CU_STREAM_CAPTURE_STATUS_NONE;
     if (capture == nullptr) return;

@@ -36,8 +36,9 @@ void check_not_captured(Driver& state, const char* function);
 void check_not_captured(const Stream& stream);
 // Fails if any stream of the context is captured: for functions that wait for all.
 void check_not_captured(Driver& state, const Context& context);
-// Fails if the work of the legacy stream would wait for a stream that is captured.
-void check_no_implicit_dependency(Driver& state, const Stream& stream);
+// Fails if the work of the legacy stream would wait for a stream that is captured; the capture
+// becomes invalid, but for functions that only ask.
+void check_no_implicit_dependency(Driver& state, const Stream& stream, bool invalidates = true);
 
 void record_captured(const std::shared_ptr<Stream>& stream, Event& event);
 // The stream joins the capture of an event.

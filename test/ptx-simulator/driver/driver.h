@@ -4,6 +4,13 @@
 // tests want to be repeatable before they want to be parallel. Kernels, copies and host functions
 // run without it, on the workers of the streams (queue.h).
 //
+// Not there: textures and arrays, peer access, memory shared between processes, virtual memory
+// management, green contexts, the cuLibrary functions, linking (cuLink), streams' memory
+// operations, graphs with events, allocations or conditions as nodes, graph launches inside of a
+// capture. Most of these functions are not exported, so that nobody takes them for granted; where
+// one is a case of a function that is, it answers CUDA_ERROR_NOT_SUPPORTED, or that a capture does
+// not support it.
+//
 // The state is never destroyed, and the library is never unloaded (-z nodelete): workers may still
 // run when a process ends.
 #pragma once

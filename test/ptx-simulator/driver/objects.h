@@ -81,7 +81,6 @@ struct LoadedFunction {
   int max_threads = 0;
   int max_dynamic_shared = 48 * 1024;
   int carveout = -1;
-  std::array<int, 3> clusters{};
 };
 
 struct LoadedModule {

@@ -31,7 +31,7 @@ extern "C" {
 #endif
 
 /* Sets one of the settings above by its name without the prefix ("SEED", "FAIL_LAUNCH"), to the
- * value as it would stand in the environment. DEVICES and MEMORY are only read by the first cuInit.
+ * value as it would stand in the environment. DEVICES is only read by the first cuInit.
  * Returns 0, or -1 for a name or value that is unknown. */
 int ptx_simulator_set(const char* name, const char* value);
 

@@ -208,6 +208,9 @@ void test_illegal_calls() {
   expect_invalid(stream);
   // The default stream and a blocking one.
   begin(blocking, CU_STREAM_CAPTURE_MODE_RELAXED);
+  CUstreamCaptureStatus status;
+  EXPECT(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, cuStreamIsCapturing(nullptr, &status));
+  CHECK(status_of(blocking) == CU_STREAM_CAPTURE_STATUS_ACTIVE, "a question ended the capture");
   EXPECT(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, cuMemsetD32Async(x, 0, 1, nullptr));
   expect_invalid(blocking);
   EXPECT(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED,

@@ -301,7 +301,8 @@ std::vector<KernelCase> make_cases() {
                        }});
     }
   }
-  for (const auto& [m, n, k] : {Product{27, 67, 192}, Product{1, 9, 64}, Product{5, 131, 640}}) {
+  for (const auto& [m, n, k] : {Product{27, 67, 192}, Product{1, 9, 64}, Product{2, 6, 64},
+                                Product{2, 14, 64}, Product{5, 131, 640}}) {
     cases.push_back(
         {"gemm_int4" + shape_text({m, n, k}), "gemm_int4", k < 200,
          [=](KernelDevice& device, uint32_t seed) { return run_int4(device, m, n, k, seed); }});

@@ -2,6 +2,9 @@
 //
 // NaN results are PTX's canonical 0x7fffffff in f32. For f64 PTX leaves the payload open; here it
 // is one fixed NaN, so that results do not depend on which operand the processor takes it from.
+//
+// ptxas may fuse a mul and an add that have no rounding modifier into an fma; here they never are.
+// (nvcc writes fma.rn itself where it contracts, so its PTX leaves little to fuse.)
 #include <cmath>
 
 #include "instructions/half.h"

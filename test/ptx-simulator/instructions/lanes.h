@@ -40,12 +40,21 @@ inline Stored<T> to_stored(T value) {
 }
 
 // result[lane] = body(lane) for the lanes in the mask. A lane reads no other lane's values, so that
-// the loop stays free of dependencies where the result is one of the sources.
+// the loop stays free of dependencies where the result is one of the sources. Unless few lanes are
+// active, all are computed, as vectors, and those left out are thrown away: `body` must be defined
+// for whatever their registers hold.
 template <class T, class Body>
 inline void write_lanes(T* result, uint32_t mask, Body body) {
-  if (mask == UINT32_MAX) {
+  constexpr int kFewLanes = 6;
+  if (std::popcount(mask) > kFewLanes) {
+    alignas(64) T all[kWarpSize];
+    T* const into = mask == UINT32_MAX ? result : all;
 #pragma GCC ivdep
-    for (int lane = 0; lane < kWarpSize; ++lane) result[lane] = body(lane);
+    for (int lane = 0; lane < kWarpSize; ++lane) into[lane] = body(lane);
+    if (mask == UINT32_MAX) return;
+    for (int lane = 0; lane < kWarpSize; ++lane) {
+      result[lane] = (mask >> lane & 1) != 0 ? all[lane] : result[lane];
+    }
   } else {
     for (uint32_t rest = mask; rest != 0; rest &= rest - 1) {
       const int lane = std::countr_zero(rest);

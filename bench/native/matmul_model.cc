@@ -18,7 +18,8 @@ constexpr double kTensor = 0.85 * 1024;   // f16 multiply-adds of a multiprocess
 constexpr double kShared = 128;           // bytes of a multiprocessor and cycle
 constexpr double kIssue = 4;              // warp instructions of a multiprocessor and cycle
 constexpr double kPartials = 64;          // bytes that one block reads a cycle from L2
-constexpr double kLaunch = 2e-6;          // node of a CUDA graph
+constexpr double kMeeting = 1e-6;  // a partial sum to L2, the count, the first partial sum back
+constexpr double kLaunch = 2e-6;   // node of a CUDA graph
 constexpr double kDecimal = 1e-6;
 
 // Instructions of a warp for a stage beside `mma` and ldmatrix: what is counted on the simulator
@@ -64,9 +65,11 @@ Times times_of(const MatmulWork& work, int64_t cols) {
   times.shared = units * (fragments + tile.stage_bytes(work.kind)) / kShared / kClock;
   times.issue =
       units * warps * (mma + ldmatrix + stage_instructions(work.kind, tile)) / kIssue / kClock;
-  times.sum = t.shared_tiles == 0 ? 0
-                                  : static_cast<double>(t.partials_read) /
-                                        static_cast<double>(t.shared_tiles) / kPartials / kClock;
+  times.sum = 0;
+  if (t.shared_tiles > 0) {
+    times.sum = kMeeting + static_cast<double>(t.partials_read) /
+                               static_cast<double>(t.shared_tiles) / kPartials / kClock;
+  }
   return times;
 }
 

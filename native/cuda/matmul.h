@@ -70,6 +70,7 @@ struct QuantizedRows {
   int64_t stride = 0;
 };
 
+// Its multiplications share a workspace: one stream at a time.
 class Matmul {
  public:
   virtual ~Matmul() = default;

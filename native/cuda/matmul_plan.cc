@@ -177,7 +177,7 @@ MatmulTraffic traffic_of(const MatmulPlan& plan, const MatmulWork& work) {
         band * kBandTiles + (index - band * kBandTiles * plan.row_tiles) % width;
     const int64_t valid = std::min(work.tokens - token_tile * tile.tokens, int64_t{tile.tokens});
     t.partials_written += sharing * tile.rows * valid * 4;
-    t.partials_read += (sharing - 1) * tile.rows * valid * 4;
+    t.partials_read += sharing * tile.rows * valid * 4;
     t.sharing_blocks += sharing;
     ++t.shared_tiles;
   }

@@ -111,24 +111,42 @@ __device__ bool meet(const MatmulParameters& p, const Place& place, const LanePl
   __syncthreads();
   if (arrived != static_cast<uint32_t>(sharing.last - sharing.first)) return false;
 
-  // Some tokens at a time: enough loads in flight, few registers.
-  constexpr int kChunk = kStrips == 4 ? 1 : kEights < 4 ? kEights : 4;
+  // All sums are read back, this block's, too: they need no registers meanwhile. Some tokens of
+  // some blocks at a time: reading L2 takes hundreds of cycles, so kLoads of them are under way.
+  constexpr int kLoads = 8;
+  constexpr int kOfToken = kStrips / 2;
+  constexpr int kChunk = kEights < 4 / kOfToken ? kEights : 4 / kOfToken;
+  constexpr int kBlocks = kLoads / (kChunk * 2 * kOfToken);
 #pragma unroll
   for (int begin = 0; begin < kEights; begin += kChunk) {
-    FourRows<Number> totals[kChunk][2][kStrips / 2] = {};
-    for (int other = sharing.first; other <= sharing.last; ++other) {
-      const float* theirs = partial(other);
+    FourRows<Number> totals[kChunk][2][kOfToken] = {};
+    for (int first = sharing.first; first <= sharing.last; first += kBlocks) {
+      float4 parts[kBlocks][kChunk][2][kOfToken];
 #pragma unroll
-      for (int i = 0; i < kChunk; ++i) {
+      for (int other = 0; other < kBlocks; ++other) {
+        const float* from = partial(first + other);
 #pragma unroll
-        for (int parity = 0; parity < 2; ++parity) {
-          const int token = (begin + i) * 8 + parity;
-          if (lane.token + token < tokens) {
+        for (int i = 0; i < kChunk; ++i) {
 #pragma unroll
-            for (int pair = 0; pair < kStrips / 2; ++pair) {
-              add_bits(totals[i][parity][pair],
-                       other == block ? bits_of(four_rows(sums, pair, begin + i, parity))
-                                      : load_l2_16(theirs + token * kRows + pair * 32));
+          for (int parity = 0; parity < 2; ++parity) {
+            const int token = (begin + i) * 8 + parity;
+            const bool exists = first + other <= sharing.last && lane.token + token < tokens;
+#pragma unroll
+            for (int pair = 0; pair < kOfToken; ++pair) {
+              parts[other][i][parity][pair] = load_l2_16(from + token * kRows + pair * 32, exists);
+            }
+          }
+        }
+      }
+#pragma unroll
+      for (int other = 0; other < kBlocks; ++other) {
+#pragma unroll
+        for (int i = 0; i < kChunk; ++i) {
+#pragma unroll
+          for (int parity = 0; parity < 2; ++parity) {
+#pragma unroll
+            for (int pair = 0; pair < kOfToken; ++pair) {
+              add_bits(totals[i][parity][pair], parts[other][i][parity][pair]);
             }
           }
         }
@@ -139,7 +157,7 @@ __device__ bool meet(const MatmulParameters& p, const Place& place, const LanePl
 #pragma unroll
       for (int parity = 0; parity < 2; ++parity) {
 #pragma unroll
-        for (int pair = 0; pair < kStrips / 2; ++pair) {
+        for (int pair = 0; pair < kOfToken; ++pair) {
           set_four_rows(sums, pair, begin + i, parity, totals[i][parity][pair]);
         }
       }

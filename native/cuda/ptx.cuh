@@ -186,16 +186,23 @@ __device__ inline float load_l2(const float* global) {
   return v;
 }
 
-// 16 bytes from L2: L1 is not kept up to date with what other multiprocessors write.
-__device__ inline float4 load_l2_16(const float* global) {
-  float4 v;
-  asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-               : "l"(__cvta_generic_to_global(global))
-               : "memory");
+// 16 bytes from L2, as L1 is not kept up to date with what other multiprocessors write; zeros if
+// they are not wanted.
+__device__ inline float4 load_l2_16(const float* global, bool wanted) {
+  float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
+  asm volatile(
+      "{\n"
+      ".reg .pred wanted;\n"
+      "setp.ne.u32 wanted, %5, 0;\n"
+      "@wanted ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];\n"
+      "}"
+      : "+f"(v.x), "+f"(v.y), "+f"(v.z), "+f"(v.w)
+      : "l"(__cvta_generic_to_global(global)), "r"(static_cast<uint32_t>(wanted))
+      : "memory");
   return v;
 }
 
+// 16 bytes, aligned.
 __device__ inline void store_16(float* global, float4 v) {
   asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};"
                :

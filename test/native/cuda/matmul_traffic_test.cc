@@ -166,6 +166,13 @@ void test_matmul_plans(CudaDevice&) {
           };
           const double waves = cuda::wave_efficiency(plan);
           if (waves < 0.92) fail("last wave", waves);
+          // Of devices with less shared memory (sm_86, sm_89), too, the tile is one that fits.
+          const cuda::PlanDevice small = {84, 99 << 10, 100 << 10};
+          const MatmulPlan on_small =
+              cuda::plan_matmul(small, f.kind, p.rows, p.cols / cuda::slice_cols(f.kind), tokens);
+          if (!cuda::fits(small, f.kind, on_small.tile_index)) {
+            fail("does not fit", on_small.tile_index);
+          }
 
           // From memory: packed weights once (blocks of one row tile run together), x and y once.
           const cuda::MatrixShape shape = {format_of(f.kind, f.group, f.zero_points), p.rows,

@@ -242,7 +242,8 @@ void test_fuzz() {
       const int64_t kind = random.integer(0, 6);
       const uint64_t alignment = uint64_t{1} << random.integer(0, 5);
       for (uint64_t& address : addresses) {
-        const uint64_t wild = static_cast<uint64_t>(random.integer(0, INT64_MAX)) * 3;
+        const auto half = [&] { return static_cast<uint64_t>(random.integer(0, UINT32_MAX)); };
+        const uint64_t wild = half() << 32 | half();
         const uint64_t bases[] = {in.address(), kSharedWindow, kLocalWindow,     0,
                                   wild,         wild >> 20,    ~uint64_t{0} - 64};
         const uint64_t near = static_cast<uint64_t>(random.integer(0, 1200));

@@ -26,7 +26,7 @@ struct Config {
   KvType kv_type = KvType::kF32;
   int64_t kv_pages = 0;
   int threads = 1;
-  int gpu = -1;  // ordinal; below zero: the CPU
+  int gpu = -1;                   // ordinal; below zero: the CPU
   bool int8_activations = false;  // see StepLimits
 };
 

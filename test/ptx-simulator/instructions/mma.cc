@@ -231,7 +231,7 @@ inline void scatter_d_f16(Warp& warp, const Slot* slots, const float* d) {
 
 // --- execution ---
 
-enum Flags : uint32_t { kC16 = 1, kD16 = 2, kSaturate = 4 };
+enum Flags : uint32_t { kHalves = 1, kSaturate = 2 };  // C and D are f16; .satfinite
 
 // Lanes that come to the instruction one after the other wait for the rest of the warp. `compute`
 // runs once for all of them.
@@ -266,7 +266,7 @@ void multiply_floats(Warp& warp, const Op& op) {
   gather_a<kElement, kDepth>(warp, op.s.data(), a);
   gather_b<kElement, kDepth>(warp, op.s.data() + 2 * kTiles, b);
   const Slot* const slots = op.s.data() + 3 * kTiles;
-  if (op.flags & kC16) {
+  if (op.flags & kHalves) {
     gather_c_f16(warp, slots, numbers);
   } else {
     gather_c<float>(warp, slots, numbers);
@@ -285,7 +285,7 @@ void multiply_floats(Warp& warp, const Op& op) {
       multiply<kDepth>(a, b, c, add_in_blocks<kDepth, kBlock, 1>);
       break;
   }
-  if (op.flags & kD16) {
+  if (op.flags & kHalves) {
     scatter_d_f16(warp, op.d.data(), numbers);
   } else {
     scatter_d<float>(warp, op.d.data(), numbers);
@@ -394,22 +394,21 @@ void decode_mma(Decoder& d) {
   if (shape == nullptr) d.fail("unknown types of A and B for this shape");
   const bool is_integer = shape->a >= Element::kS8;
   if ((op.flags & kSaturate) && !is_integer) d.fail(".satfinite is for integers");
-  if (is_integer != (d_type == Type::kS32) || is_integer != (c_type == Type::kS32) ||
-      (shape->a != Element::kF16 && d_type != c_type) ||
-      (shape->a != Element::kF16 && d_type == Type::kF16)) {
-    d.fail("types of C and D do not suit those of A and B");
+  if (c_type != d_type || is_integer != (d_type == Type::kS32) ||
+      (d_type == Type::kF16 && shape->a != Element::kF16)) {
+    d.fail("types of C and D do not suit each other, or those of A and B");
   }
-  if (d_type == Type::kF16) op.flags |= kD16;
-  if (c_type == Type::kF16) op.flags |= kC16;
+  if (d_type == Type::kF16) op.flags |= kHalves;
   op.type = d_type;
   op.execute = shape->execute;
 
   const size_t tiles = static_cast<size_t>(depth / width_of(shape->a));
-  const auto accumulator = [](Type type) { return type == Type::kF16 ? Type::kB32 : type; };
-  operand(d, 0, accumulator(d_type), d_type == Type::kF16 ? 2 : 4, true);
+  const Type accumulator = d_type == Type::kF16 ? Type::kB32 : d_type;
+  const size_t accumulators = d_type == Type::kF16 ? 2 : 4;
+  operand(d, 0, accumulator, accumulators, true);
   operand(d, 1, Type::kB32, 2 * tiles, false);
   operand(d, 2, Type::kB32, tiles, false);
-  operand(d, 3, accumulator(c_type), c_type == Type::kF16 ? 2 : 4, false);
+  operand(d, 3, accumulator, accumulators, false);
 }
 
 }  // namespace

@@ -73,7 +73,8 @@ HOST_DEVICE inline Complex times(Complex a, Complex b) {
 
 // u v w: uint32_t; i j k: int32_t; s t: int16_t; a b: int8_t; c e: uint8_t; m n: uint64_t;
 // x y: int64_t; f g h: float; p q r: double; hf hg: __half; bf bg: __nv_bfloat16
-// clang-format off: it puts a macro of many lines in ever wider ones
+// One to a line: clang-format would put them in ever wider ones.
+// clang-format off
 #define HOST_FUNCTIONS(F) \
   F(u + v) \
   F(u - v * w) \

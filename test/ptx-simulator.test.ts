@@ -23,7 +23,7 @@ const header = ['CUDA_HOME', 'CUDA_PATH']
   .some((folder) => existsSync(join(folder, 'include/cuda.h')));
 
 /** Those whose kernels nvcc compiles, or that look at what it made. */
-const kernelTests = ['planted_bugs', 'mutation', 'kernels', 'host_versus_ptx'];
+const kernelTests = ['planted_bugs', 'mutation', 'kernels', 'kernel_counters', 'host_versus_ptx'];
 const textTests = readdirSync(join(source, 'tests'))
   .map((file) => /^(\w+)_test\.cc$/.exec(file)?.[1])
   .filter((name): name is string => name !== undefined && !kernelTests.includes(name));
@@ -62,6 +62,14 @@ describeBuilt('the PTX simulator', () => {
     async () => {
       const output = await run(join(build, 'ptx_kernels_test'), []);
       expect(output).not.toContain('(simulated)');
+    },
+    180_000,
+  );
+
+  testKernels(
+    'counts what a kernel does',
+    async () => {
+      await run(join(build, 'ptx_kernel_counters_test'), []);
     },
     180_000,
   );

@@ -18,7 +18,11 @@ constexpr int kChunk = 8;  // f16 in 16 bytes
 // Where chunk `chunk` of a row of kDepth elements (4 chunks, so two rows span the banks) and of a
 // row of kTile elements (8 chunks) lies, in elements.
 __device__ __forceinline__ unsigned in_narrow_tile(unsigned row, unsigned chunk) {
+#ifdef UNSWIZZLED
+  return row * kDepth + chunk * kChunk;
+#else
   return row * kDepth + ((chunk ^ (row / 2)) % 4) * kChunk;
+#endif
 }
 __device__ __forceinline__ unsigned in_wide_tile(unsigned row, unsigned chunk) {
   return row * kTile + ((chunk ^ row) % 8) * kChunk;

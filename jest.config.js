@@ -1,8 +1,11 @@
-// Tests of the CPU run on the CPU, also where "auto" would take a GPU: the driver then finds none.
-// Those of the GPU (npm run test:gpu, test/cuda) set up what they run on themselves.
-process.env.CUDA_VISIBLE_DEVICES = '';
+// The tests of test/cuda/on-device run on a CUDA device: a GPU's (npm run test:gpu), or the simulated
+// one, for which test/cuda/on-device.test.ts calls jest a second time. All others run on the CPU, also
+// where "auto" would take a GPU: the driver then finds none.
+const onDevice = process.env.ALTIPLANO_TEST_DEVICE !== undefined;
+if (!onDevice) process.env.CUDA_VISIBLE_DEVICES = '';
 
 export default {
+  testPathIgnorePatterns: onDevice ? ['/node_modules/'] : ['/node_modules/', '/on-device/'],
   testEnvironment: 'node',
   roots: ['<rootDir>/test'],
   testMatch: ['**/*.test.ts'],

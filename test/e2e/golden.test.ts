@@ -8,8 +8,8 @@ import {
   Driver,
   describeModels,
   expectSameBits,
-  type Golden,
   generator,
+  greedyTokens,
   isas,
   maxError,
   newSequence,
@@ -28,29 +28,6 @@ const MARGIN_BOUND = 2 * LOGIT_BOUND;
 
 const measured: Record<string, string | number>[] = [];
 afterAll(() => report('f32 against golden.json', measured));
-
-/** The greedy tokens, with golden ones where a tiny margin flips; `flips` are those steps. */
-async function greedy(llama: Llama, { ids, greedy, greedy_margins: margins }: Golden['cases'][0]) {
-  const tokens: number[] = [];
-  const flips: number[] = [];
-  while (tokens.length < greedy.length) {
-    const { result } = llama.generate([...ids, ...tokens], {
-      temperature: 0,
-      maxTokens: greedy.length - tokens.length,
-      ignoreEos: true,
-    });
-    for (const token of (await result).tokens) {
-      const step = tokens.length;
-      const isFlip = token !== greedy[step] && margins[step]! < MARGIN_BOUND;
-      tokens.push(isFlip ? greedy[step]! : token);
-      if (isFlip) {
-        flips.push(step);
-        break; // what came behind it followed the other token
-      }
-    }
-  }
-  return { tokens, flips };
-}
 
 describeModels('golden outputs', ({ name, folder, golden }) => {
   /** Each case with its greedy continuation: sequences of several lengths and pages. */
@@ -115,7 +92,9 @@ describeModels('golden outputs', ({ name, folder, golden }) => {
 
       test('greedy tokens, of all prompts at once', async () => {
         expect(llama.info).toMatchObject({ isa, threads, weights: 'f32', kv: 'f32' });
-        const answers = await Promise.all(golden.cases.map((each) => greedy(llama, each)));
+        const answers = await Promise.all(
+          golden.cases.map((each) => greedyTokens(llama, each, MARGIN_BOUND)),
+        );
         answers.forEach(({ tokens, flips }, i) => {
           expect(tokens).toEqual(golden.cases[i]!.greedy);
           // Of golden margins those below the bound are counted; no more can flip.

@@ -8,9 +8,11 @@ import { runInThisContext } from 'node:vm';
 import { describe, expect, test } from '@jest/globals';
 import { openCheckpoint } from '../../lib/checkpoint/index.js';
 import { cpuInfo } from '../../lib/cpu-info.js';
+import { availableGpuBytes, chooseGpu } from '../../lib/devices.js';
 import { PagePool } from '../../lib/generation/pages.js';
 import { buildPlan, splitResult } from '../../lib/generation/plan.js';
-import { type LoadPlan, planLoad } from '../../lib/load-plan.js';
+import type { Llama } from '../../lib/index.js';
+import { cpuPlace, type LoadPlan, planLoad } from '../../lib/load-plan.js';
 import { type NativeEngine, native, packageRoot } from '../../lib/native.js';
 import { type LoadOptions, resolveLoadOptions } from '../../lib/options.js';
 import type { RowResult } from '../../lib/sampling/index.js';
@@ -118,8 +120,12 @@ export class Driver {
     this.#pool = new PagePool(plan.spec.kvPages);
   }
 
+  /** On the CPU unless the options say otherwise. */
   static async load(path: string, options: LoadOptions = {}): Promise<Driver> {
-    const plan = planLoad(await openCheckpoint(path), resolveLoadOptions(options));
+    const resolved = resolveLoadOptions({ device: 'cpu', ...options });
+    const gpu = await chooseGpu(resolved);
+    const place = gpu === null ? cpuPlace() : { gpu, availableBytes: await availableGpuBytes(gpu) };
+    const plan = planLoad(await openCheckpoint(path), resolved, place);
     const engine = new (native().Engine)();
     await engine.load(plan.spec);
     return new Driver(engine, plan);
@@ -185,6 +191,36 @@ export class Driver {
 
 export function newSequence(): Sequence {
   return { pages: [], cachedTokens: 0 };
+}
+
+/**
+ * The greedy tokens, with golden ones where a margin below `marginBound` flips; `flips` are those
+ * steps.
+ */
+export async function greedyTokens(
+  llama: Llama,
+  { ids, greedy, greedy_margins: margins }: Golden['cases'][0],
+  marginBound: number,
+) {
+  const tokens: number[] = [];
+  const flips: number[] = [];
+  while (tokens.length < greedy.length) {
+    const { result } = llama.generate([...ids, ...tokens], {
+      temperature: 0,
+      maxTokens: greedy.length - tokens.length,
+      ignoreEos: true,
+    });
+    for (const token of (await result).tokens) {
+      const step = tokens.length;
+      const isFlip = token !== greedy[step] && margins[step]! < marginBound;
+      tokens.push(isFlip ? greedy[step]! : token);
+      if (isFlip) {
+        flips.push(step);
+        break; // what came behind it followed the other token
+      }
+    }
+  }
+  return { tokens, flips };
 }
 
 // --- comparisons -----------------------------------------------------------------------------

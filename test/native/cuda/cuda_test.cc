@@ -26,6 +26,17 @@ constexpr Case kCases[] = {
     {"matmul: int8 by int8", test_matmul_int8_activations},
     {"matmul shows what is not finite", test_matmul_not_finite},
     {"matmul: bytes moved", test_matmul_traffic},
+    {"step: embedding", test_embed},
+    {"step: rmsnorm", test_rmsnorm},
+    {"step: silu", test_silu_mul},
+    {"step: gathered rows", test_gather_rows},
+    {"step: copies of pages", test_copy_pages},
+    {"step: rotary positions and attention over ragged batches", test_rope_and_attention},
+    {"step: attention shows what is not finite", test_attention_not_finite},
+    {"step: what rows ask for", test_row_results},
+    {"step: rows that are not finite", test_row_results_not_finite},
+    {"backend: steps of a small model", test_backend},
+    {"backend: every failure of the driver", test_backend_failures},
 };
 
 int run(int argc, char** argv) {

@@ -71,5 +71,16 @@ void test_matmul_int8_activations(CudaDevice& device);
 void test_matmul_not_finite(CudaDevice& device);
 void test_matmul_traffic(CudaDevice& device);
 void test_matmul_plans(CudaDevice& device);
+void test_embed(CudaDevice& device);
+void test_rmsnorm(CudaDevice& device);
+void test_silu_mul(CudaDevice& device);
+void test_gather_rows(CudaDevice& device);
+void test_copy_pages(CudaDevice& device);
+void test_rope_and_attention(CudaDevice& device);
+void test_attention_not_finite(CudaDevice& device);
+void test_row_results(CudaDevice& device);
+void test_row_results_not_finite(CudaDevice& device);
+void test_backend(CudaDevice& device);
+void test_backend_failures(CudaDevice& device);
 
 }  // namespace altiplano::test

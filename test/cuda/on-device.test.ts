@@ -1,0 +1,143 @@
+/**
+ * The tests of test/cuda/on-device on the simulated device: jest in a process of its own, since a
+ * driver is found when the process starts. And what only the simulator can do: failures of the driver,
+ * through the command line.
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { missing, simulatedDriver } from './build.js';
+
+const describeCuda = missing === null ? describe : describe.skip;
+if (missing !== null) console.warn(`SKIPPED: the engine on a CUDA device, without ${missing}`);
+
+/** A line of the simulator's report: a launch, or the end of the process. */
+interface Line {
+  kernel?: string;
+  findings?: string[];
+  exit?: boolean;
+  contexts?: number;
+  allocations?: number;
+  streams?: number;
+  modules?: number;
+}
+
+describeCuda('on the simulated device', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'altiplano-device-'));
+  let driver: string;
+  beforeAll(async () => {
+    driver = await simulatedDriver();
+  }, 900_000);
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  function node(args: string[], env: NodeJS.ProcessEnv = {}) {
+    const { CUDA_VISIBLE_DEVICES: _, ...inherited } = process.env;
+    return spawnSync(process.execPath, args, {
+      encoding: 'utf8',
+      env: { ...inherited, LD_LIBRARY_PATH: driver, PTX_SIMULATOR_MEMORY: '4G', ...env },
+      maxBuffer: 2 ** 28,
+    });
+  }
+
+  const altiplano = (args: string[], env?: NodeJS.ProcessEnv) =>
+    node(['dist/cli/main.js', ...args], env);
+
+  const generate = (env?: NodeJS.ProcessEnv, device = 'cuda') =>
+    altiplano(
+      ['generate', '--device', device, '--max-tokens', '2', '--temperature', '0', 'The cat'],
+      env,
+    );
+
+  function lines(file: string): Line[] {
+    return readFileSync(file, 'utf8')
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => JSON.parse(line));
+  }
+
+  test.each(['golden', 'life'])(
+    '%s: the tests pass, without findings, and nothing is left behind',
+    (name) => {
+      const reports = join(folder, `${name}.jsonl`);
+      const { status, stdout, stderr } = node(
+        [
+          '--experimental-vm-modules',
+          '--disable-warning=ExperimentalWarning',
+          'node_modules/jest/bin/jest.js',
+          '--runInBand',
+          `test/cuda/on-device/${name}.test.ts`,
+        ],
+        { ALTIPLANO_TEST_DEVICE: 'simulator', PTX_SIMULATOR_REPORT: reports },
+      );
+      process.stderr.write(stderr.split('\n\n').slice(0, 2).join('\n')); // what was measured
+      expect({ status, output: status === 0 ? '' : stdout + stderr }).toEqual({
+        status: 0,
+        output: '',
+      });
+      const found = lines(reports);
+      expect(found.filter(({ kernel }) => kernel !== undefined).length).toBeGreaterThan(1000);
+      expect(found.flatMap(({ findings }) => findings ?? [])).toEqual([]);
+      expect(found.find(({ exit }) => exit)).toMatchObject({
+        contexts: 0,
+        allocations: 0,
+        streams: 0,
+        modules: 0,
+      });
+    },
+    900_000,
+  );
+
+  test('the command line generates, and doctor names the device', () => {
+    const { status, stdout, stderr } = generate();
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout.length).toBeGreaterThan(1);
+    const doctor = altiplano(['doctor', '--json']);
+    const { devices, gpu } = JSON.parse(doctor.stdout);
+    expect(devices.map(({ kind }: { kind: string }) => kind)).toEqual(['cpu', 'cuda:0']);
+    expect(gpu).toMatchObject({ used: true, built: true, reason: null, problem: null });
+    expect(altiplano(['doctor']).stdout).toMatch(/cuda:0 .*compute capability 8\.0/);
+  });
+
+  test.each<[string, NodeJS.ProcessEnv, RegExp]>([
+    ['no driver', { LD_LIBRARY_PATH: '', CUDA_VISIBLE_DEVICES: '' }, /no NVIDIA driver|no GPU/],
+    ['no device', { PTX_SIMULATOR_DEVICES: '0' }, /finds no GPU/],
+    ['a driver that does not start', { PTX_SIMULATOR_FAIL: 'cuInit:1:803' }, /cuInit says CUDA_/],
+    [
+      'a driver that does not tell its version',
+      { PTX_SIMULATOR_FAIL: 'cuDriverGetVersion:1:999' },
+      /does not tell its version/,
+    ],
+  ])('%s: "cuda" is refused, "auto" takes the CPU, doctor tells', (_, env, reason) => {
+    const refused = generate(env);
+    expect(refused.stderr).toMatch(reason);
+    expect(refused.stderr).toMatch(/device "cuda"/);
+    expect(refused.status).toBe(1);
+    const onCpu = generate(env, 'auto');
+    expect({ status: onCpu.status, stderr: onCpu.stderr }).toEqual({ status: 0, stderr: '' });
+    const { devices, gpu } = JSON.parse(altiplano(['doctor', '--json'], env).stdout);
+    expect(devices).toHaveLength(1);
+    expect(gpu).toMatchObject({ used: false, reason: expect.stringMatching(reason) });
+  });
+
+  test('a device that cannot be used is named in one warning', () => {
+    // The first attribute that is asked for.
+    const env = { PTX_SIMULATOR_FAIL: 'cuDeviceGetAttribute:1:1' };
+    const { status, stderr } = generate(env, 'auto');
+    expect(stderr).toMatch(/the GPU is not used: .*cuDeviceGetAttribute failed.*on the CPU/s);
+    expect(status).toBe(0);
+  });
+
+  test('memory that runs out is told with the numbers', () => {
+    const { status, stderr } = generate({ PTX_SIMULATOR_FAIL_ALLOCATION: '3' });
+    expect(stderr).toMatch(/has no memory for .*: asked for \d+ bytes, \d+ are free of \d+/);
+    expect(status).toBe(1);
+  });
+
+  test.each([1, 40, 200])('kernel %d that fails ends the request, not the process', (n) => {
+    const { status, signal, stderr } = generate({ PTX_SIMULATOR_FAIL_LAUNCH: String(n) });
+    expect(stderr).toMatch(/cu\w+ failed \(.*GPU 0 \(.*\)\): CUDA_ERROR_LAUNCH_FAILED/);
+    expect({ status, signal }).toEqual({ status: 1, signal: null });
+  });
+});

@@ -1,0 +1,119 @@
+/** Models on a CUDA device from load to dispose: options, memory, candidates, errors. */
+import { describe, expect, test } from '@jest/globals';
+import { estimateMemory, Llama } from '../../../lib/index.js';
+import { demoFolder, demoGolden } from '../../e2e/support.js';
+
+const SMALL = { kvCacheTokens: 1024, threads: 1 } as const;
+const prompt = demoGolden.cases[0]!.ids;
+
+describe('the device', () => {
+  test('auto takes the GPU, and its name is told', async () => {
+    const llama = await Llama.load(demoFolder, { ...SMALL, device: 'auto' });
+    expect(llama.info.device).toBe('cuda:0');
+    expect(llama.info.deviceName).toEqual(expect.any(String));
+    expect(llama.info.isa).toMatch(/^sm_\d+$/);
+    await llama.dispose();
+  });
+
+  test('auto takes the CPU for what only it does, which a GPU refuses', async () => {
+    const exact = { ...SMALL, weights: 'f32' } as const;
+    const llama = await Llama.load(demoFolder, { ...exact, device: 'auto' });
+    expect(llama.info.device).toBe('cpu');
+    await llama.dispose();
+    await expect(Llama.load(demoFolder, { ...exact, device: 'cuda' })).rejects.toMatchObject({
+      code: 'ALTIPLANO_INVALID_ARGUMENT',
+      subject: 'weights',
+    });
+  });
+
+  test('a GPU that is not there is a typed error', async () => {
+    await expect(Llama.load(demoFolder, { ...SMALL, device: 'cuda:99' })).rejects.toMatchObject({
+      code: 'ALTIPLANO_DEVICE_UNAVAILABLE',
+      subject: 'device "cuda:99"',
+    });
+  });
+});
+
+describe('memory', () => {
+  test('is as estimated, and the cache takes what is asked for', async () => {
+    const options = { ...SMALL, device: 'cuda' } as const;
+    const estimate = await estimateMemory(demoFolder, options);
+    const llama = await Llama.load(demoFolder, options);
+    const { weightsBytes, kvBytes, workspaceBytes } = estimate;
+    expect(llama.info.memory).toEqual({ weightsBytes, kvBytes, workspaceBytes });
+    expect(llama.info.kvCacheTokens).toBe(1024);
+    await llama.dispose();
+    const again = await estimateMemory(demoFolder, options);
+    expect(again.availableBytes).toBe(estimate.availableBytes); // all of it came back
+  });
+
+  test('too little of it is an error with the numbers', async () => {
+    const options = { device: 'cuda', kvCacheTokens: 2 ** 28, threads: 1 } as const;
+    await expect(Llama.load(demoFolder, options)).rejects.toMatchObject({
+      code: 'ALTIPLANO_OUT_OF_MEMORY',
+      message: expect.stringMatching(/KV cache \(268435456 tokens.*available on cuda:0/),
+    });
+  });
+});
+
+describe('generation', () => {
+  test('sampling from candidates is sampling from whole rows', async () => {
+    const llama = await Llama.load(demoFolder, { ...SMALL, device: 'cuda' });
+    const sampled = { temperature: 0.8, seed: 7, maxTokens: 12, ignoreEos: true } as const;
+    // Without truncation, below a temperature of 0.9, the sampler starts from candidates; with a bias
+    // for all tokens alike, which changes no probability, it needs whole rows at once.
+    const { vocabSize } = llama.info.config;
+    const bias = Object.fromEntries(Array.from({ length: vocabSize }, (_, id) => [id, 1]));
+    const [few, whole, nucleus] = await Promise.all(
+      [{ topP: 1 }, { topP: 1, logitBias: bias }, { topP: 0.9, logprobs: 3 }].map(
+        (more) => llama.generate(prompt, { ...sampled, ...more }).result,
+      ),
+    );
+    expect(few!.tokens).toHaveLength(12);
+    expect(whole!.tokens).toEqual(few!.tokens);
+    for (const { logprob, alternatives } of nucleus!.logprobs!) {
+      expect(logprob).toBeLessThanOrEqual(0);
+      expect(alternatives).toHaveLength(3);
+      const logprobs = alternatives.map((each) => each.logprob);
+      expect(logprobs).toEqual([...logprobs].sort((a, b) => b - a));
+    }
+    await llama.dispose();
+  });
+
+  test('perplexity is that of golden.json', async () => {
+    const llama = await Llama.load(demoFolder, { ...SMALL, device: 'cuda' });
+    const { text, value } = demoGolden.perplexity;
+    const { perplexity } = await llama.perplexity(text);
+    // The loss is a mean of errors of logits, each below 0.02 (golden.test.ts) and of either sign.
+    expect(Math.abs(Math.log(perplexity / value))).toBeLessThan(0.01);
+    await llama.dispose();
+  });
+
+  test('an aborted request leaves the model usable; a disposed model is gone', async () => {
+    const llama = await Llama.load(demoFolder, { ...SMALL, device: 'cuda' });
+    const abort = new AbortController();
+    const running = llama.generate(prompt, {
+      signal: abort.signal,
+      ignoreEos: true,
+      temperature: 0,
+    });
+    for await (const _ of running) abort.abort();
+    await running.result.catch(() => {});
+    const { tokens } = await llama.generate(prompt, { temperature: 0, maxTokens: 4 }).result;
+    expect(tokens).toEqual(demoGolden.cases[0]!.greedy.slice(0, 4));
+    await llama.dispose();
+    expect(() => llama.generate(prompt)).toThrow(/disposed/);
+  });
+
+  test('two models in one process', async () => {
+    const load = () => Llama.load(demoFolder, { ...SMALL, device: 'cuda' });
+    const [a, b] = await Promise.all([load(), load()]);
+    const answers = await Promise.all(
+      [a, b].map((each) => each.generate(prompt, { temperature: 0, maxTokens: 4 }).result),
+    );
+    for (const { tokens } of answers) {
+      expect(tokens).toEqual(demoGolden.cases[0]!.greedy.slice(0, 4));
+    }
+    await Promise.all([a.dispose(), b.dispose()]);
+  });
+});

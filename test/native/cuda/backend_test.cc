@@ -1,0 +1,265 @@
+// The backend as a whole: a small model from a made-up reader, run through the operations of
+// backend.h. Every allocation, every launch and every call of the driver fails once: each failure
+// is an Error with a code, nothing is left behind, and a backend whose step failed for memory goes
+// on.
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+
+#include "cuda/cuda_backend.h"
+#include "cuda/driver.h"
+#include "device.h"
+#include "util/error.h"
+
+namespace altiplano::test {
+namespace {
+
+constexpr int kVocab = 40, kHidden = 24, kIntermediate = 36, kHeadDim = 8;
+
+class NamedMatrix : public MatrixSource {
+ public:
+  NamedMatrix(int64_t rows, int64_t cols) : rows_(rows), cols_(cols) {}
+  const char* name() const override { return "made up"; }
+  FileType type() const override { return FileType::kF32; }
+  int64_t rows() const override { return rows_; }
+  int64_t cols() const override { return cols_; }
+  void read(const MatrixSlice&, uint8_t*) const override {}
+
+ private:
+  const int64_t rows_, cols_;
+};
+
+// Random weights, the same whenever they are read.
+class MadeUpReader : public RowReader {
+ public:
+  void to_float(FileType, const uint8_t*, int64_t, float*) override {}
+  void read(const MatrixPart& part, int64_t row_begin, int64_t rows, const CanonicalArrays& out,
+            LoadMonitor&) override {
+    Random random(static_cast<uint32_t>(row_begin + 100 * part.source->rows()));
+    const Matrix m = random_matrix(part.format, rows, part.source->cols(), random);
+    std::copy(m.values.begin(), m.values.end(), static_cast<uint8_t*>(out.values));
+    std::copy(m.scales.begin(), m.scales.end(), out.scales);
+    std::copy(m.zeros.begin(), m.zeros.end(), out.zeros);
+  }
+};
+
+// One layer, with gate and up in different formats.
+struct Model {
+  std::unique_ptr<Backend> backend;  // destroyed last
+  std::unique_ptr<Linear> embedding, qkv, o, gate_up, down;
+  std::unique_ptr<altiplano::Buffer> norm, x, h, qkv_out, heads, y, f;
+
+  Model() : backend(cuda::make_backend(0, std::make_unique<MadeUpReader>())) {
+    AttentionShape shape;
+    shape.heads = 3;
+    shape.kv_heads = 1;
+    shape.head_dim = kHeadDim;
+    shape.layers = 1;
+    shape.max_positions = 64;
+    shape.kv_type = KvType::kInt8;
+    shape.kv_pages = 4;
+    shape.inverse_frequencies = {1, 0.1, 0.01, 0.001};
+    backend->prepare_attention(shape);
+    StepLimits limits;
+    limits.tokens = 8;
+    limits.hidden_size = kHidden;
+    limits.intermediate_size = kIntermediate;
+    limits.vocab_size = kVocab;
+    limits.most_cols = kIntermediate;
+    backend->prepare_steps(limits);
+    x = backend->allocate(8, kHidden, BufferKind::kResidual);
+    h = backend->allocate(8, kHidden, BufferKind::kMatmulInput);
+    qkv_out = backend->allocate(8, 5 * kHeadDim, BufferKind::kMatmulOutput);
+    heads = backend->allocate(8, 3 * kHeadDim, BufferKind::kMatmulInput);
+    y = backend->allocate(8, kHidden, BufferKind::kResidual);
+    f = backend->allocate(8, kIntermediate, BufferKind::kMatmulInput);
+    const WeightFormat f16 = {WeightType::kF16, 0, false}, int8 = {WeightType::kInt8, 32, true},
+                       int4 = {WeightType::kInt4, 32, false}, bf16 = {WeightType::kBF16, 0, false};
+    embedding = load({{kVocab, bf16}}, kHidden, LinearUse::kEmbeddingAndHead);
+    qkv = load({{3 * kHeadDim, int8}, {kHeadDim, int8}, {kHeadDim, f16}}, kHidden);
+    o = load({{kHidden, int4}}, 3 * kHeadDim);
+    gate_up = load({{kIntermediate, int8}, {kIntermediate, int4}}, kHidden, LinearUse::kGateUp);
+    down = load({{kHidden, f16}}, kIntermediate);
+    norm = backend->upload(std::vector<float>(kHidden, 0.5f).data(), kHidden);
+  }
+
+  struct Part {
+    int64_t rows;
+    WeightFormat format;
+  };
+  std::unique_ptr<Linear> load(const std::vector<Part>& parts, int64_t cols,
+                               LinearUse use = LinearUse::kMatmul) {
+    std::vector<NamedMatrix> sources;
+    for (const Part& part : parts) sources.emplace_back(part.rows, cols);
+    std::vector<MatrixPart> matrices;
+    for (size_t i = 0; i < parts.size(); ++i) matrices.push_back({&sources[i], parts[i].format});
+    LoadMonitor monitor;
+    return backend->prepare(matrices, use, monitor);
+  }
+
+  // Two tokens of one sequence; the whole row of the last.
+  std::vector<float> step() {
+    Batch batch;
+    batch.tokens = {7, 11};
+    batch.positions = {0, 1};
+    batch.slots = {64, 65};
+    batch.sequence_starts = {0, 2};
+    batch.block_table = {2};
+    batch.block_starts = {0, 1};
+    batch.rows = {1};
+    batch.candidates = {3};
+    batch.inverse_temperatures = {1};
+    batch.ids = {5};
+    batch.id_starts = {0, 1};
+    batch.full_rows = {1};
+    batch.page_copies = {0, 1};
+    RowResults results;
+    results.candidate_ids.resize(3);
+    results.candidate_logits.resize(3);
+    results.log_sum_exp.resize(1);
+    results.scaled_log_sum_exp.resize(1);
+    results.id_logits.resize(1);
+    results.full_logits.resize(kVocab);
+    results.finite.resize(1);
+    Backend& b = *backend;
+    try {
+      b.begin_step(batch);
+      b.embed(*embedding, *x);
+      b.rmsnorm(*x, *norm, 1e-5f, *h);
+      b.matmul(*qkv, *h, *qkv_out);
+      b.rope_and_store(*qkv_out, 0);
+      b.attention(*qkv_out, 0, *heads);
+      b.matmul(*o, *heads, *y);
+      b.add_rmsnorm(*x, *y, *norm, 1e-5f, *h);
+      b.matmul_silu(*gate_up, *h, *f);
+      b.matmul(*down, *f, *y);
+      b.add_rmsnorm(*x, *y, *norm, 1e-5f, *h);
+      b.logits(*embedding, *h, results);
+    } catch (...) {
+      b.abandon_step();
+      throw;
+    }
+    CHECK(results.finite[0] == 1, "the logits are finite");
+    CHECK(results.candidate_logits[0] ==
+              *std::max_element(results.full_logits.begin(), results.full_logits.end()),
+          "the best candidate is the best of the row");
+    CHECK(results.id_logits[0] == results.full_logits[5], "the id asked for");
+    return results.full_logits;
+  }
+};
+
+template <class Function>
+Function* simulator(const char* name) {
+  void* const library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+  return library == nullptr ? nullptr : reinterpret_cast<Function*>(dlsym(library, name));
+}
+
+// What is alive; the test's own device holds some of it.
+struct Live {
+  Live() { simulator<decltype(ptx_simulator_live)>("ptx_simulator_live")(&objects); }
+  bool operator==(const Live& other) const {
+    return objects.allocations == other.objects.allocations &&
+           objects.allocated_bytes == other.objects.allocated_bytes &&
+           objects.streams == other.objects.streams && objects.events == other.objects.events &&
+           objects.modules == other.objects.modules;
+  }
+  ptx_simulator_objects objects;
+};
+
+// The code of the Error that fn() throws, or "".
+template <class Fn>
+std::string code_of(const Fn& fn) {
+  try {
+    fn();
+    return "";
+  } catch (const Error& e) {
+    CHECK(std::string(e.what()).size() > 20, "an error says what failed: %s", e.what());
+    return e.code();
+  }
+}
+
+}  // namespace
+
+void test_backend(CudaDevice& device) {
+  std::vector<float> first;
+  for (int seed = 1; seed <= 3; ++seed) {
+    device.set_seed(seed);
+    Model model;
+    const std::vector<float> logits = model.step();
+    if (first.empty()) first = logits;
+    CHECK(same_bits(logits, first), "the same step has other logits");
+    CHECK(same_bits(model.step(), first), "a second step has other logits");
+  }
+}
+
+void test_backend_failures(CudaDevice& device) {
+  if (!device.simulated()) return;  // faults are the simulator's
+  const auto fail_allocation =
+      simulator<decltype(ptx_simulator_fail_allocation)>("ptx_simulator_fail_allocation");
+  const auto fail_call = simulator<decltype(ptx_simulator_fail_call)>("ptx_simulator_fail_call");
+  const auto clear = simulator<decltype(ptx_simulator_clear_faults)>("ptx_simulator_clear_faults");
+  const auto calls = simulator<decltype(ptx_simulator_calls)>("ptx_simulator_calls");
+  const auto allocations =
+      simulator<decltype(ptx_simulator_allocations)>("ptx_simulator_allocations");
+
+  const Live before;
+  clear();
+  std::vector<float> expected;
+  std::vector<std::pair<std::string, uint64_t>> counts;  // of the driver's functions
+  uint64_t allocated;
+  {
+    Model model;
+    expected = model.step();
+    allocated = allocations();
+#define ALTIPLANO_COUNT(name) \
+  if (calls(#name) > 0) counts.push_back({#name, calls(#name)});
+    ALTIPLANO_CUDA_FUNCTIONS(ALTIPLANO_COUNT)
+#undef ALTIPLANO_COUNT
+  }
+  CHECK(Live() == before, "a backend leaves something behind");
+  CHECK(allocated > 20 && counts.size() > 15, "little is counted");
+
+  for (uint64_t n = 1; n <= allocated; ++n) {
+    clear();
+    fail_allocation(n);
+    const std::string code = code_of([] { Model().step(); });
+    CHECK(code == "ALTIPLANO_OUT_OF_MEMORY", "allocation %d: \"%s\"", static_cast<int>(n),
+          code.c_str());
+    CHECK(Live() == before, "allocation %d: something is left", static_cast<int>(n));
+  }
+  for (const auto& [name, count] : counts) {
+    // Of a call that comes often, some.
+    const uint64_t stride = std::max<uint64_t>(1, count / (quick ? 3 : 8));
+    // What fails while something is taken down is told nobody.
+    const bool silent = name.find("Destroy") != std::string::npos ||
+                        name.find("Free") != std::string::npos || name == "cuModuleUnload" ||
+                        name.find("CtxPopCurrent") != std::string::npos ||
+                        name == "cuDevicePrimaryCtxRelease" || name == "cuCtxPushCurrent";
+    if (silent) continue;
+    for (uint64_t n = 1; n <= count; n += stride) {
+      clear();
+      fail_call(name.c_str(), n, CUDA_ERROR_UNKNOWN);
+      const std::string code = code_of([] { Model().step(); });
+      // The last calls belong to the end of the backend, and one of them may be the one that fails.
+      CHECK(code == "ALTIPLANO_CUDA_FAILED" || (code.empty() && n == count), "%s, call %d: \"%s\"",
+            name.c_str(), static_cast<int>(n), code.c_str());
+      CHECK(Live() == before, "%s, call %d: something is left", name.c_str(), static_cast<int>(n));
+    }
+  }
+
+  // A step that fails because a call did leaves the backend as it was.
+  {
+    Model model;
+    for (const char* name : {"cuLaunchKernel", "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync"}) {
+      clear();
+      fail_call(name, 1, CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
+      CHECK(code_of([&] { model.step(); }) == "ALTIPLANO_CUDA_FAILED", "%s", name);
+      CHECK(same_bits(model.step(), expected), "the step after a failed %s", name);
+    }
+  }
+  clear();
+}
+
+}  // namespace altiplano::test

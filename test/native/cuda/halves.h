@@ -1,0 +1,36 @@
+// f16 on the host, for references: what the device reads and rounds to.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "../check.h"
+
+namespace altiplano::test {
+
+// The errors that the bounds of the tests are made of: half a unit in the last place, relative.
+inline constexpr double kHalfEps = 0x1p-11;
+
+// Rounded to f16: the values as the device holds them.
+inline std::vector<uint16_t> to_halves(const std::vector<float>& values) {
+  std::vector<uint16_t> halves(values.size());
+  for (size_t i = 0; i < values.size(); ++i) halves[i] = nearest_f16(values[i]);
+  return halves;
+}
+
+inline std::vector<double> from_halves(const std::vector<uint16_t>& halves) {
+  std::vector<double> values(halves.size());
+  for (size_t i = 0; i < halves.size(); ++i) {
+    values[i] = f16_is_finite(halves[i]) ? f16_value(halves[i]) : NAN;
+  }
+  return values;
+}
+
+// Whether `found`, an f16 number, is `exact` but for its rounding and an error of at most `bound`.
+// Numbers below f16's normal ones are rounded to multiples of 2^-24.
+inline bool is_near(double found, double exact, double bound) {
+  return std::abs(found - exact) <= bound + kHalfEps * (std::abs(exact) + bound) + 0x1p-25;
+}
+
+}  // namespace altiplano::test

@@ -1,0 +1,179 @@
+// The kernels that compute a row of activations: embedding, RMSNorm, SiLU, gathering rows; and
+// copies of pages. Against float64, for odd sizes.
+#include "cuda/operations.h"
+
+#include "device.h"
+#include "halves.h"
+
+namespace altiplano::test {
+namespace {
+
+AttentionShape plain_shape() {
+  AttentionShape shape;
+  shape.heads = shape.kv_heads = shape.layers = 1;
+  shape.head_dim = 8;
+  shape.kv_type = KvType::kF16;
+  return shape;
+}
+
+// Columns of a row of f16 activations, padded to 16 bytes.
+int64_t stride_of(int64_t cols) { return (cols + 7) / 8 * 8; }
+
+constexpr int64_t kSizes[] = {1, 7, 33, 256, 1000};
+
+}  // namespace
+
+void test_embed(CudaDevice& device) {
+  const cuda::Operations operations(device.kernels(), plain_shape());
+  Random random(1);
+  for (const WeightFormat format : all_formats()) {
+    const int64_t rows = 9, cols = random.integer(1, 3) * 65 + random.integer(0, 1);
+    const Matrix m = random_matrix(format, rows, cols, random);
+    const cuda::DeviceMemory values = device.upload(m.values), scales = device.upload(m.scales),
+                             zeros = device.upload(m.zeros);
+    const cuda::CanonicalView view = {
+        reinterpret_cast<const void*>(values.get()),
+        m.scales.empty() ? nullptr : reinterpret_cast<const uint16_t*>(scales.get()),
+        m.zeros.empty() ? nullptr : reinterpret_cast<const uint8_t*>(zeros.get()), cols,
+        format.group};
+    // Below zero: what a row of the step before chose.
+    const std::vector<int32_t> tokens = {3, -2, 0, 8, -1, 3}, chosen = {5, 7};
+    const std::vector<int64_t> expected = {3, 7, 0, 8, 5, 3};
+    const cuda::DeviceMemory ids = device.upload(tokens), choices = device.upload(chosen);
+    const cuda::DeviceMemory x(device.context(), tokens.size() * cols * sizeof(float), "x");
+    operations.embed(device.stream(), format, view, static_cast<uint32_t>(tokens.size()), ids.get(),
+                     choices.get(), x.get());
+    const auto found = device.download<float>(x, tokens.size() * cols);
+    bool same = true;
+    for (size_t t = 0; t < tokens.size(); ++t) {
+      for (int64_t c = 0; c < cols; ++c) {
+        same = same && found[t * cols + c] == m.exact[expected[t] * cols + c];
+      }
+    }
+    CHECK(same, "%s, %lld columns: not the rows of the embedding", describe(format),
+          static_cast<long long>(cols));
+  }
+}
+
+// x is f32, the sum of n squares has a relative error of at most (n / threads + threads / 32 + 5)
+// f32 roundings; root, quotient and products add 4. The result is rounded to f16.
+void test_rmsnorm(CudaDevice& device) {
+  const cuda::Operations operations(device.kernels(), plain_shape());
+  Random random(2);
+  for (const int64_t cols : kSizes) {
+    const int64_t tokens = random.integer(1, 5), stride = stride_of(cols);
+    const std::vector<float> x = random.normals(tokens * cols, 3),
+                             y = random.normals(tokens * cols), weight = random.normals(cols);
+    constexpr float kNormEps = 1e-5f;
+    const cuda::DeviceMemory w = device.upload(weight), dy = device.upload(y);
+    for (const bool add : {false, true}) {
+      const cuda::DeviceMemory dx = device.upload(x);
+      const cuda::DeviceMemory out(device.context(), tokens * stride * 2, "out");
+      const auto count = static_cast<uint32_t>(tokens);
+      if (add) {
+        operations.add_rmsnorm(device.stream(), count, dx.get(), dy.get(), w.get(), kNormEps, cols,
+                               out.get(), stride);
+      } else {
+        operations.rmsnorm(device.stream(), count, dx.get(), w.get(), kNormEps, cols, out.get(),
+                           stride);
+      }
+      const auto found = from_halves(device.download<uint16_t>(out, tokens * stride));
+      const auto stream = device.download<float>(dx, tokens * cols);
+      for (int64_t t = 0; t < tokens; ++t) {
+        double squares = 0;
+        for (int64_t c = 0; c < cols; ++c) {
+          const float sum = x[t * cols + c] + y[t * cols + c];  // one f32 addition on the device
+          CHECK(stream[t * cols + c] == (add ? sum : x[t * cols + c]), "the residual stream");
+          squares += std::pow(static_cast<double>(stream[t * cols + c]), 2);
+        }
+        const double inverse = 1 / std::sqrt(squares / static_cast<double>(cols) + kNormEps);
+        const double share = (static_cast<double>(cols) / 256 + 8 + 5 + 4) * kEps;
+        for (int64_t c = 0; c < cols; ++c) {
+          const double exact = stream[t * cols + c] * inverse * weight[c];
+          CHECK(is_near(found[t * stride + c], exact, share * std::abs(exact)),
+                "%lld columns: %g, expected %g", static_cast<long long>(cols),
+                found[t * stride + c], exact);
+        }
+      }
+    }
+  }
+}
+
+// expf is off by 2 units in the last place, its sum with 1 and the quotient and product by one
+// each: less than 8 f32 roundings in all.
+void test_silu_mul(CudaDevice& device) {
+  const cuda::Operations operations(device.kernels(), plain_shape());
+  Random random(3);
+  for (const int64_t cols : kSizes) {
+    const int64_t tokens = random.integer(1, 5), stride = stride_of(cols);
+    std::vector<float> gate_up = random.normals(tokens * 2 * cols, 4);
+    gate_up[0] = -60000;  // exp overflows: silu is 0
+    const std::vector<uint16_t> halves = to_halves(gate_up);
+    const std::vector<double> values = from_halves(halves);
+    const cuda::DeviceMemory in = device.upload(halves);
+    const cuda::DeviceMemory out(device.context(), tokens * stride * 2, "out");
+    operations.silu_mul(device.stream(), static_cast<uint32_t>(tokens), in.get(), cols, out.get(),
+                        stride);
+    const auto found = from_halves(device.download<uint16_t>(out, tokens * stride));
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t c = 0; c < cols; ++c) {
+        const double gate = values[t * 2 * cols + c], up = values[t * 2 * cols + cols + c];
+        const double exact = gate / (1 + std::exp(-gate)) * up;
+        CHECK(is_near(found[t * stride + c], exact, 8 * kEps * std::abs(exact)),
+              "silu(%g) * %g: %g, expected %g", gate, up, found[t * stride + c], exact);
+      }
+    }
+  }
+}
+
+void test_gather_rows(CudaDevice& device) {
+  const cuda::Operations operations(device.kernels(), plain_shape());
+  Random random(4);
+  for (const int64_t stride : {8, 64, 5000}) {
+    const std::vector<uint16_t> h = to_halves(random.normals(6 * stride));
+    const std::vector<int32_t> rows = {5, 0, 0, 3};
+    const cuda::DeviceMemory in = device.upload(h), wanted = device.upload(rows);
+    const cuda::DeviceMemory out(device.context(), rows.size() * stride * 2, "out");
+    operations.gather_rows(device.stream(), in.get(), wanted.get(),
+                           static_cast<uint32_t>(rows.size()), stride, out.get());
+    const auto found = device.download<uint16_t>(out, rows.size() * stride);
+    for (size_t r = 0; r < rows.size(); ++r) {
+      CHECK(std::equal(found.begin() + r * stride, found.begin() + (r + 1) * stride,
+                       h.begin() + rows[r] * stride),
+            "row %zu of stride %lld", r, static_cast<long long>(stride));
+    }
+  }
+}
+
+// Pairs are copied in order: what one writes, the next may read.
+void test_copy_pages(CudaDevice& device) {
+  Random random(5);
+  AttentionShape shape = plain_shape();
+  shape.layers = 3;
+  const cuda::Operations operations(device.kernels(), shape);
+  for (const int64_t page_bytes : {16, 1040, 8192}) {
+    constexpr int64_t kPages = 7;
+    const int64_t layer_bytes = kPages * page_bytes;
+    std::vector<uint8_t> cache(3 * layer_bytes);
+    for (uint8_t& byte : cache) byte = static_cast<uint8_t>(random.integer(0, 255));
+    const cuda::DeviceMemory memory = device.upload(cache);
+    const std::vector<int32_t> pairs = {0, 1, 1, 2, 2, 2, 6, 0, 5, 6, 0, 4};
+    const cuda::DeviceMemory list = device.upload(pairs);
+    operations.copy_pages(device.stream(),
+                          {.pages = memory.get(),
+                           .layer_bytes = layer_bytes,
+                           .page_bytes = page_bytes,
+                           .head_bytes = page_bytes},
+                          list.get(), static_cast<int64_t>(pairs.size() / 2));
+    for (int layer = 0; layer < 3; ++layer) {
+      uint8_t* base = cache.data() + layer * layer_bytes;
+      for (size_t i = 0; i < pairs.size(); i += 2) {
+        std::memmove(base + pairs[i + 1] * page_bytes, base + pairs[i] * page_bytes, page_bytes);
+      }
+    }
+    CHECK(device.download<uint8_t>(memory, cache.size()) == cache, "pages of %lld bytes",
+          static_cast<long long>(page_bytes));
+  }
+}
+
+}  // namespace altiplano::test

@@ -61,7 +61,7 @@ void check_rows(CudaDevice& device, const std::vector<std::vector<float>>& rows,
     batch.full_rows.push_back(0);
     most = std::max(most, asked[r].candidates);
   }
-  cuda::StepInputs inputs(device.context(), 1, 1);
+  cuda::StepInputs inputs(device.context(), 1, 1, 0);
   inputs.set(device.stream(), batch);
   const cuda::ResultLayout layout = cuda::result_layout(batch);
   const cuda::DeviceMemory memory = device.upload(logits);

@@ -10,7 +10,8 @@ import { addonPath, root } from './build-native.mjs';
 import { portabilityProblems } from './check-portability.mjs';
 
 const require = createRequire(import.meta.url);
-const env = { ...process.env };
+// One binary for many GPUs: machine code for each generation that there is, PTX for later ones.
+const env = { ALTIPLANO_CUDA_ARCHITECTURES: '80;86;89;90', ...process.env };
 
 // node-gyp would download Node's headers, which this build does not even use; most installations
 // have them beside the program.

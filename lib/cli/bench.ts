@@ -76,12 +76,16 @@ export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
       import('../native.js'),
       import('../load-plan.js'),
     ]);
-    const readBandwidthBytesPerSecond = await native().measureReadBandwidth(
-      limits.bandwidthBuffer(availableMemoryBytes()),
-      info.threads,
-    );
+    // The limits that are measured are the processor's.
+    const onCpu = info.device === 'cpu';
+    const readBandwidthBytesPerSecond = onCpu
+      ? await native().measureReadBandwidth(
+          limits.bandwidthBuffer(availableMemoryBytes()),
+          info.threads,
+        )
+      : null;
     // null: this processor's peak is not known.
-    const int8MacsPerSecond = (await native().measureInt8Peak(info.threads)) || null;
+    const int8MacsPerSecond = onCpu ? (await native().measureInt8Peak(info.threads)) || null : null;
     const work = limits.modelWork(checkpoint, loadOptions(flags));
     const macsPerPromptToken = limits.promptMacs(work, flags.promptTokens) / flags.promptTokens;
     const results = {
@@ -90,6 +94,7 @@ export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
       kv: info.kv,
       threads: info.threads,
       isa: info.isa,
+      device: info.deviceName ?? info.device,
       cpu: cpus()[0]?.model ?? 'unknown',
       promptTokens: flags.promptTokens,
       newTokens: flags.newTokens,
@@ -100,6 +105,7 @@ export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
       readBandwidthBytesPerSecond,
       weightsBytesPerToken: work.weightsBytesPerToken,
       decodeBandwidthShare:
+        readBandwidthBytesPerSecond &&
         (work.weightsBytesPerToken * speed.decodeTokensPerSecond) / readBandwidthBytesPerSecond,
       int8MacsPerSecond,
       macsPerPromptToken,
@@ -187,15 +193,16 @@ interface Results extends Speed {
   kv: string;
   threads: number;
   isa: string;
+  device: string;
   cpu: string;
   promptTokens: number;
   newTokens: number;
   runs: number;
   loadMs: number;
   peakRssBytes: number;
-  readBandwidthBytesPerSecond: number;
+  readBandwidthBytesPerSecond: number | null;
   weightsBytesPerToken: number;
-  decodeBandwidthShare: number;
+  decodeBandwidthShare: number | null;
   int8MacsPerSecond: number | null;
   macsPerPromptToken: number;
   prefillPeakShare: number | null;
@@ -204,6 +211,7 @@ interface Results extends Speed {
 function report(results: Results, weightsBytes: number): string {
   const { decodeTokensPerSecond, decodeBandwidthShare, int8MacsPerSecond, runs } = results;
   return table([
+    ...(results.device === 'cpu' ? [] : [['device', results.device]]),
     ['machine', `${results.cpu}, ${plural(results.threads, 'thread')}, ${results.isa} kernels`],
     [
       'model',
@@ -221,14 +229,18 @@ function report(results: Results, weightsBytes: number): string {
       `${number(decodeTokensPerSecond)} tokens/s, ${number(1000 / decodeTokensPerSecond)} ms a token`,
     ],
     ['peak memory', formatBytes(results.peakRssBytes)],
-    ['read bandwidth', `${formatBytes(results.readBandwidthBytesPerSecond)}/s`],
-    [
-      'share of it',
-      `${number(100 * decodeBandwidthShare)} %: each token reads ${formatBytes(results.weightsBytesPerToken)} of weights` +
-        (decodeBandwidthShare > 1 ? ', which the caches hold' : ''),
-    ],
+    ...(results.readBandwidthBytesPerSecond === null
+      ? []
+      : [
+          ['read bandwidth', `${formatBytes(results.readBandwidthBytesPerSecond)}/s`],
+          [
+            'share of it',
+            `${number(100 * decodeBandwidthShare!)} %: each token reads ${formatBytes(results.weightsBytesPerToken)} of weights` +
+              (decodeBandwidthShare! > 1 ? ', which the caches hold' : ''),
+          ],
+        ]),
     ...(int8MacsPerSecond === null
-      ? [['int8 peak', 'not known for this processor']]
+      ? [['int8 peak', results.device === 'cpu' ? 'not known for this processor' : 'not measured']]
       : [
           ['int8 peak', `${number(int8MacsPerSecond / 1e9)} billion multiply-adds/s`],
           [

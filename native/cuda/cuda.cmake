@@ -2,6 +2,9 @@
 # ALTIPLANO_CUDA_ARCHITECTURES and PTX for later GPUs), which the addon embeds and hands to the driver.
 # Neither CMake's CUDA language nor the CUDA runtime library is used: host code is ordinary C++ over the
 # driver's API. Without nvcc this is a CPU build, and says so.
+#
+# ALTIPLANO_CUDA=0 and ALTIPLANO_CUDA_ARCHITECTURES may also stand in the environment, for builds through
+# npm.
 option(ALTIPLANO_CUDA "Build the CUDA backend if nvcc is found" ON)
 set(ALTIPLANO_CUDA_ARCHITECTURES "" CACHE STRING
   "Compute capabilities that get machine code, e.g. 80;86;89;90. Default: those of the GPUs present, else 80")
@@ -12,7 +15,7 @@ set(altiplano_cuda_folder ${CMAKE_CURRENT_LIST_DIR})
 # Sets altiplano_nvcc, or altiplano_no_cuda to the reason.
 function(altiplano_find_nvcc)
   set(altiplano_no_cuda "" PARENT_SCOPE)
-  if(NOT ALTIPLANO_CUDA)
+  if(NOT ALTIPLANO_CUDA OR "$ENV{ALTIPLANO_CUDA}" MATCHES "^(0|OFF|off)$")
     set(altiplano_no_cuda "switched off" PARENT_SCOPE)
     return()
   endif()
@@ -49,6 +52,10 @@ endfunction()
 function(altiplano_cuda_architectures result)
   if(ALTIPLANO_CUDA_ARCHITECTURES)
     set(${result} ${ALTIPLANO_CUDA_ARCHITECTURES} PARENT_SCOPE)
+    return()
+  endif()
+  if(DEFINED ENV{ALTIPLANO_CUDA_ARCHITECTURES})
+    set(${result} $ENV{ALTIPLANO_CUDA_ARCHITECTURES} PARENT_SCOPE)
     return()
   endif()
   set(found "")

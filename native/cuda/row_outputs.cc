@@ -79,6 +79,7 @@ void RowOutputs::begin(const Batch& batch) {
     host_rows_ = PinnedMemory(context_, row_bytes, "whole rows of logits");
   }
   const int32_t most = batch.candidates.empty() ? 0 : *std::ranges::max_element(batch.candidates);
+  wants_candidates_ = most > 1;  // one comes with the sums
   keys_stride_ = 0;
   if (most > kCandidatesInSharedMemory) {
     keys_stride_ = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(most)));
@@ -108,8 +109,10 @@ void RowOutputs::launch(const Linear& head, CUdeviceptr h, int64_t h_stride,
     operations_.row_results(stream_, logits_.get(), vocab_, rows, requests, inputs.words(),
                             results_.get() + first * sizeof(RowRecord), results_.get(),
                             chosen_.get() + first * 4);
-    operations_.candidates(stream_, logits_.get(), vocab_, rows, requests, results_.get(),
-                           keys_stride_ > 0 ? keys_.get() : 0, keys_stride_);
+    if (wants_candidates_) {
+      operations_.candidates(stream_, logits_.get(), vocab_, rows, requests, results_.get(),
+                             keys_stride_ > 0 ? keys_.get() : 0, keys_stride_);
+    }
     const size_t row_bytes = static_cast<size_t>(vocab_) * sizeof(float);
     for (int64_t r = 0; r < count; ++r) {
       const int32_t place = full_rows_[static_cast<size_t>(first + r)];

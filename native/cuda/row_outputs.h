@@ -41,6 +41,7 @@ class RowOutputs {
   PinnedMemory host_rows_;  // whole rows asked for
   DeviceMemory keys_;       // [kLogitRows][keys_stride_], for many candidates
   int64_t keys_stride_ = 0;
+  bool wants_candidates_ = false;
   ResultLayout layout_;
   std::vector<int32_t> full_rows_;  // [R]: the place of the row among the whole ones, or -1
 };

@@ -56,7 +56,10 @@ Event::Event(std::shared_ptr<const Context> context) : context_(std::move(contex
 
 Event::~Event() { driver().cuEventDestroy(event_); }
 
-void Event::record(const Stream& stream) { CUDA_CHECK(cuEventRecord, event_, stream.get()); }
+void Event::record(const Stream& stream) {
+  check(driver().cuEventRecord(event_, stream.get()), "cuEventRecord",
+        [&] { return describe(context_->device()); });
+}
 
 void Event::synchronize() const {
   check(driver().cuEventSynchronize(event_), "cuEventSynchronize",

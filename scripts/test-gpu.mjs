@@ -28,7 +28,7 @@ function kernels() {
 
 function engine() {
   const jest = ['--experimental-vm-modules', 'node_modules/jest/bin/jest.js', '--runInBand'];
-  return run(process.execPath, [...jest, 'test/cuda/on-device'], { ALTIPLANO_TEST_DEVICE: 'gpu' });
+  return run(process.execPath, [...jest, 'test/cuda/on-device/'], { ALTIPLANO_TEST_DEVICE: 'gpu' });
 }
 
 const passed = [kernels(), engine()];

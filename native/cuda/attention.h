@@ -1,13 +1,12 @@
-// Attention of a step: which kernel takes which tokens, and on how many blocks.
+// Attention of a step, as it is planned (attention_plan.h).
 #pragma once
 
 #include <cuda.h>
 
 #include <cstdint>
-#include <vector>
 
 #include "backend.h"
-#include "cuda/attention_parameters.h"
+#include "cuda/attention_plan.h"
 #include "cuda/kernel.h"
 #include "cuda/memory.h"
 
@@ -36,26 +35,6 @@ struct StepTokens {
   uint32_t decode_items = 0;
   int64_t decode_pages = 0;  // the most of a decode item
 };
-
-// Whether there are tensor-core kernels for a shape: head dimensions 64 and 128, a cache in f16 or
-// int8. The others are computed by one for everything, which needs no items.
-bool has_attention_tiles(const AttentionShape& shape);
-
-// The items of a batch. `blocks` [sequence]: where its pages stand in the step's inputs.
-struct AttentionItems {
-  std::vector<AttentionItem> prefill;  // the longest first: short ones fill the gaps at the end
-  std::vector<AttentionItem> decode;
-  int64_t decode_pages = 0;
-};
-AttentionItems attention_items(const Batch& batch, const std::vector<int32_t>& blocks, int group);
-
-// How keys are split over blocks in decode: `splits` blocks of `pages` pages for an item and KV
-// head. As many blocks as run at once, but each warp has a page at least.
-struct AttentionSplit {
-  int32_t pages;
-  int32_t splits;
-};
-AttentionSplit split_keys(int64_t items, int64_t kv_heads, int64_t most_pages, int multiprocessors);
 
 class Attention {
  public:

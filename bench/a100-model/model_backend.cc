@@ -1,0 +1,290 @@
+#include "model_backend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <utility>
+
+namespace altiplano::a100 {
+namespace {
+
+using cuda::Epilogue;
+using cuda::MatmulKind;
+
+constexpr double kRowThreads = 256, kLogitThreads = 1024;  // as native/cuda/operations.cc has them
+constexpr int64_t kLogitRows = 128;                        // as row_outputs.cc
+// Threads of a multiprocessor, hence blocks of the device that run at once.
+constexpr double kThreads = 2048;
+constexpr double kRowBlocks = kThreads / kRowThreads * kMultiprocessors;
+constexpr double kLogitBlocks = kThreads / kLogitThreads * kMultiprocessors;
+constexpr double kRopeBlocks = kThreads / 128 * kMultiprocessors;
+
+struct ModelBuffer : Buffer {
+  ModelBuffer(int64_t columns, BufferKind k) : cols(columns), kind(k) {}
+  size_t bytes() const override { return 0; }
+  const int64_t cols;
+  const BufferKind kind;
+};
+
+struct ModelLinear : Linear {
+  ModelLinear(int64_t r, int64_t c, MatmulKind k, int g) : rows(r), cols(c), kind(k), group(g) {}
+  size_t bytes() const override { return static_cast<size_t>(weight_bytes()); }
+  double weight_bytes() const {
+    const double count = static_cast<double>(rows * cols);
+    if (kind == MatmulKind::kF16) return 2 * count;
+    if (kind == MatmulKind::kW8A8) return count + 4.0 * static_cast<double>(rows);
+    return count * ((kind == MatmulKind::kInt4 ? 0.5 : 1.0) + 2.0 / group);
+  }
+  const int64_t rows, cols;
+  const MatmulKind kind;
+  const int group;
+};
+
+// The embedding and the head stay in int8 where the layers are int4 (lib/load-plan.ts).
+ModelLinear head_of(const Model& m, const Scheme& s) {
+  const MatmulKind kind = s.kind == MatmulKind::kInt4 ? MatmulKind::kInt8 : s.kind;
+  return {kVocabulary, m.hidden, kind, s.group};
+}
+
+Weights weights_of(const Model& m, const Scheme& s) {
+  const int head_dim = m.hidden / m.heads;
+  const auto matrix = [&](int64_t rows, int64_t cols) {
+    return std::make_unique<ModelLinear>(rows, cols, s.kind, s.group);
+  };
+  const auto norm = [&] { return std::make_unique<ModelBuffer>(m.hidden, BufferKind::kResidual); };
+  Weights w;
+  w.embedding = std::make_unique<ModelLinear>(head_of(m, s));
+  w.head = std::make_unique<ModelLinear>(head_of(m, s));
+  w.final_norm = norm();
+  for (int l = 0; l < m.layers; ++l) {
+    w.layers.push_back({norm(), matrix((m.heads + 2 * m.kv_heads) * head_dim, m.hidden),
+                        matrix(m.hidden, m.heads * head_dim), norm(),
+                        matrix(2 * m.feed_forward, m.hidden), matrix(m.hidden, m.feed_forward)});
+  }
+  return w;
+}
+
+Config config_of(const Model& m) {
+  Config c;
+  c.hidden_size = m.hidden;
+  c.intermediate_size = m.feed_forward;
+  c.layers = m.layers;
+  c.heads = m.heads;
+  c.kv_heads = m.kv_heads;
+  c.head_dim = m.hidden / m.heads;
+  c.vocab_size = kVocabulary;
+  return c;
+}
+
+Batch batch_of(const Step& step) {
+  Batch b;
+  b.sequence_starts.push_back(0);
+  for (int s = 0; s < step.sequences; ++s) {
+    for (int t = 0; t < step.tokens; ++t) b.positions.push_back(step.past + t);
+    b.sequence_starts.push_back(static_cast<int32_t>(b.positions.size()));
+    b.rows.push_back(b.sequence_starts.back() - 1);
+  }
+  b.tokens.resize(b.positions.size());
+  return b;
+}
+
+class ModelBackend : public Backend {
+ public:
+  explicit ModelBackend(AttentionShape shape) : shape_(std::move(shape)) {}
+  std::vector<Launch> take() { return std::move(launches_); }
+
+  std::unique_ptr<Buffer> allocate(int64_t, int64_t cols, BufferKind kind) override {
+    return std::make_unique<ModelBuffer>(cols, kind);
+  }
+
+  void begin_step(const Batch& batch) override {
+    tokens_ = static_cast<int64_t>(batch.tokens.size());
+    rows_ = static_cast<int64_t>(batch.rows.size());
+    const std::vector<int32_t> blocks(batch.sequence_starts.size());
+    items_ = cuda::attention_items(batch, blocks, shape_.heads / shape_.kv_heads);
+    double pages = 0;
+    for (size_t s = 1; s < batch.sequence_starts.size(); ++s) {
+      pages +=
+          batch.positions[static_cast<size_t>(batch.sequence_starts[s]) - 1] / kKvPageTokens + 1;
+    }
+    // Four words of a token, seven of a row, four of an item, and the pages.
+    copy("inputs to the device",
+         4 * (4.0 * tokens() + 7.0 * static_cast<double>(rows_) +
+              4.0 * static_cast<double>(items_.prefill.size() + items_.decode.size()) + pages));
+  }
+  void abandon_step() noexcept override {}
+
+  void embed(const Linear&, Buffer& x) override {
+    small("embed", tokens(), kRowBlocks, 1 + per_thread(x), tokens() * columns(x) * 6);
+  }
+  void rmsnorm(const Buffer& x, const Buffer&, float, Buffer&) override {
+    small("rmsnorm", tokens(), kRowBlocks, 2 * per_thread(x), tokens() * columns(x) * 6);
+  }
+  // Two loops with a load and a store in each turn, which may be to one place for all the compiler
+  // knows: it waits for the load of each turn before the next.
+  void add_rmsnorm(Buffer& x, const Buffer&, const Buffer&, float, Buffer&) override {
+    small("add_rmsnorm", tokens(), kRowBlocks, 2 * per_thread(x), tokens() * columns(x) * 14);
+  }
+  void matmul(const Linear& w, const Buffer&, Buffer& y, const int32_t*) override {
+    const bool wide = static_cast<const ModelBuffer&>(y).kind == BufferKind::kResidual;
+    multiply(w, tokens_, wide ? Epilogue::kStoreF32 : Epilogue::kStoreF16);
+  }
+  void matmul_silu(const Linear& w, const Buffer&, Buffer&) override {
+    multiply(w, tokens_, Epilogue::kSiluMulF16);
+  }
+  void rope_and_store(Buffer& qkv, int) override {
+    const double heads = (shape_.heads + shape_.kv_heads) / 4.0;  // four warps in a block
+    // The position; then keys and values, 32 numbers at a time, each stored before the next is
+    // read. For int8 the greatest of them first.
+    const double trips = 1 + 2 * (shape_.head_dim / 32 + (shape_.kv_type == KvType::kInt8 ? 1 : 0));
+    small("rope_and_store", tokens() * heads, kRopeBlocks, trips, tokens() * columns(qkv) * 4);
+  }
+  void attention(const Buffer&, int, Buffer&) override {
+    if (!items_.prefill.empty()) {
+      launches_.push_back({"attention_prefill", LaunchKind::kAttention,
+                           prefill_work(shape_, items_.prefill), 0, 0, 0});
+    }
+    if (!items_.decode.empty()) {
+      const Times times = decode_times(shape_, items_.decode, items_.decode_pages);
+      launches_.push_back({"attention_decode", LaunchKind::kAttention, times.work, times.waiting,
+                           decode_bytes(shape_, items_.decode), 0});
+    }
+  }
+  void all_reduce(Buffer&, const Shard&) override {}
+  void logits(const Linear& head, const Buffer& h, RowResults&) override {
+    for (int64_t first = 0; first < rows_; first += kLogitRows) {
+      const int64_t rows = std::min(kLogitRows, rows_ - first);
+      const auto blocks = static_cast<double>(rows);
+      small("gather_rows", blocks, kRowBlocks, 1 + columns(h) / 8 / kRowThreads,
+            blocks * columns(h) * 4);
+      multiply(head, rows, Epilogue::kStoreF32);
+      // Two passes over the row; in the second, two sums in f64 of two conversions each (which go
+      // half as fast as additions).
+      const double turns = kVocabulary / kLogitThreads;
+      small("row_results", blocks, kLogitBlocks, 2 * turns, 0);
+      launches_.back().work += 2 * kVocabulary * (1 / kF64 + 2 / kF64) / kClock;
+      small("candidates", blocks, kLogitBlocks, 1, 0);  // of greedy rows nothing but the request
+    }
+    copy("results to the host", static_cast<double>(rows_) * 40);
+  }
+
+  // What only a loader asks for.
+  void to_float(FileType, const uint8_t*, int64_t, float*) override { not_here(); }
+  std::unique_ptr<Buffer> upload(const float*, int64_t) override { not_here(); }
+  std::unique_ptr<Linear> prepare(std::span<const MatrixPart>, LinearUse, LoadMonitor&) override {
+    not_here();
+  }
+  void prepare_attention(const AttentionShape&) override { not_here(); }
+  void prepare_steps(const StepLimits&) override { not_here(); }
+  size_t kv_bytes() const override { return 0; }
+  size_t scratch_bytes() const override { return 0; }
+
+ private:
+  [[noreturn]] static void not_here() { throw std::logic_error("nothing is loaded in a model"); }
+  double tokens() const { return static_cast<double>(tokens_); }
+  static double columns(const Buffer& b) {
+    return static_cast<double>(static_cast<const ModelBuffer&>(b).cols);
+  }
+  static double per_thread(const Buffer& b) { return columns(b) / kRowThreads; }
+
+  void small(const char* name, double blocks, double at_once, double trips, double bytes) {
+    const Times times = small_times(blocks, at_once, trips, bytes);
+    launches_.push_back({name, LaunchKind::kSmall, times.work, times.waiting, 0, 0});
+  }
+  void copy(const char* name, double bytes) {
+    launches_.push_back({name, LaunchKind::kCopy, bytes / kBus, 0, 0, 0});
+  }
+  void multiply(const Linear& linear, int64_t tokens, Epilogue epilogue) {
+    const auto& w = static_cast<const ModelLinear&>(linear);
+    const auto count = static_cast<double>(tokens), cols = static_cast<double>(w.cols);
+    if (w.kind == MatmulKind::kW8A8) {
+      // Two passes, eight columns of a thread at a time.
+      small("quantize_rows", count, kRowBlocks, 2 * std::ceil(cols / 8 / kRowThreads),
+            count * cols * 3);
+    }
+    const MatmulTimes times =
+        matmul_times({w.kind, w.group, false, w.rows, tokens, epilogue}, w.cols);
+    launches_.push_back({"matmul " + std::to_string(w.rows) + " x " + std::to_string(w.cols),
+                         LaunchKind::kMatmul, times.work(), times.meeting, w.weight_bytes(),
+                         2.0 * static_cast<double>(w.rows) * cols * count});
+  }
+
+  const AttentionShape shape_;
+  int64_t tokens_ = 0, rows_ = 0;
+  cuda::AttentionItems items_;
+  std::vector<Launch> launches_;
+};
+
+AttentionShape attention_shape(const Model& m, KvType kv) {
+  AttentionShape shape;
+  shape.heads = m.heads;
+  shape.kv_heads = m.kv_heads;
+  shape.head_dim = m.hidden / m.heads;
+  shape.layers = m.layers;
+  shape.kv_type = kv;
+  return shape;
+}
+
+}  // namespace
+
+std::vector<Launch> launches_of(const Model& model, const Scheme& scheme, KvType kv,
+                                const Step& step) {
+  ModelBackend backend(attention_shape(model, kv));
+  const Config config = config_of(model);
+  Workspace workspace(backend, config);
+  RowResults results;
+  forward(config, weights_of(model, scheme), backend, workspace, batch_of(step), false, results);
+  return backend.take();
+}
+
+double weight_bytes(const Model& model, const Scheme& scheme) {
+  const Weights w = weights_of(model, scheme);
+  double sum = static_cast<double>(w.head->bytes());
+  for (const LayerWeights& l : w.layers) {
+    for (const auto* matrix : {&l.qkv, &l.o, &l.gate_up, &l.down}) {
+      sum += static_cast<double>((*matrix)->bytes());
+    }
+  }
+  return sum;
+}
+
+double embedding_bytes(const Model& model, const Scheme& scheme) {
+  return head_of(model, scheme).weight_bytes();
+}
+
+double kv_bytes(const Model& model, KvType kv) {
+  const double elements = 2.0 * model.layers * model.kv_heads * (model.hidden / model.heads);
+  return elements * (kv == KvType::kInt8 ? 1 : 2);
+}
+
+double bound(const Model& model, const Scheme& scheme, KvType kv, const Step& step) {
+  const double sequences = step.sequences, tokens = step.tokens;
+  const double bytes =
+      weight_bytes(model, scheme) + sequences * (step.past + tokens) * kv_bytes(model, kv);
+  double operations = 0;
+  for (const Launch& launch : launches_of(model, scheme, kv, step)) {
+    if (launch.kind == LaunchKind::kMatmul) operations += launch.operations;
+  }
+  const double attention =
+      4.0 * model.layers * model.hidden * sequences * tokens * (step.past + (tokens + 1) / 2.0);
+  const double peak = scheme.kind == MatmulKind::kW8A8 ? 2 * kF16Peak : kF16Peak;
+  return std::max(bytes / kPeakBandwidth, operations / peak + attention / kF16Peak);
+}
+
+double StepTime::today() const { return std::max(graph(), nodes * kStreamLaunch) + kJavaScript; }
+
+StepTime time_of(const std::vector<Launch>& launches) {
+  StepTime time;
+  for (const Launch& launch : launches) {
+    double& part = launch.kind == LaunchKind::kMatmul      ? time.matmul
+                   : launch.kind == LaunchKind::kAttention ? time.attention
+                   : launch.kind == LaunchKind::kSmall     ? time.small
+                                                           : time.copies;
+    part += launch.work;
+    time.waiting += launch.waiting;
+    ++time.nodes;
+  }
+  return time;
+}
+
+}  // namespace altiplano::a100

@@ -1,0 +1,37 @@
+// What a100_model prints.
+#pragma once
+
+#include "model_backend.h"
+
+namespace altiplano::a100 {
+
+// The matrices of all layers, each with its launch.
+struct LayersTime {
+  double fixed = 0, waiting = 0, operations = 0;
+  double seconds() const { return fixed + waiting; }
+  double rate() const { return operations / seconds() * 1e-12; }  // TFLOP/s
+};
+LayersTime layers_time(const Model& model, const Scheme& scheme, int64_t tokens);
+
+// Engines whose speed is published: what the constants make of their bytes and launches.
+struct Anchor {
+  const char* name;
+  double bytes;  // of weights that a token reads
+  double kv;     // bytes of keys and values
+  int layer_kernels;
+  int step_kernels;
+  double published;  // tokens a second
+  double predicted() const;
+  double error() const { return predicted() / published - 1; }
+};
+
+void print_matmul_tables();
+void print_decode_table();
+void print_prefill_table();
+void print_parts();
+void print_launches();
+void print_anchors();
+void print_published();
+void print_goals();
+
+}  // namespace altiplano::a100

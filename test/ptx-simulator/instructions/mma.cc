@@ -79,6 +79,7 @@ inline void unpack_row(const uint32_t* lanes, float* row) {
 // Eight neighbours in a row of D; also accessed as floats.
 using Row = float __attribute__((vector_size(32), may_alias));
 using IntegerRow = int32_t __attribute__((vector_size(32)));
+using UnsignedRow = uint32_t __attribute__((vector_size(32)));
 
 inline IntegerRow bits_of(Row row) {
   IntegerRow bits;
@@ -137,10 +138,12 @@ inline Row add_in_blocks(const float* a, const Row* b, Row c) {
     const IntegerRow exponent = (largest < kLeast ? kLeast + IntegerRow{} : largest) >> 23;
     const Row scale = from_bits((2 * 127 + 23 + kExtraBits - exponent) << 23);
     const Row unit = from_bits((exponent - 23 - kExtraBits) << 23);
-    IntegerRow total = __builtin_convertvector(sum * scale, IntegerRow);
+    // Unsigned, since what infinities convert to may overflow; those sums are not used.
+    UnsignedRow bits = (UnsignedRow) __builtin_convertvector(sum * scale, IntegerRow);
     for (int k = 0; k < kBlock; ++k) {
-      total += __builtin_convertvector(products[k] * scale, IntegerRow);
+      bits += (UnsignedRow) __builtin_convertvector(products[k] * scale, IntegerRow);
     }
+    const IntegerRow total = (IntegerRow)bits;
     const Row nearest = __builtin_convertvector(total, Row);
     const IntegerRow back = __builtin_convertvector(nearest, IntegerRow);
     const IntegerRow too_far = (total >= 0) ? (back > total) : (back < total);

@@ -204,7 +204,8 @@ export class Llama {
    *   ALTIPLANO_TOKENIZER_UNSUPPORTED, ALTIPLANO_CHAT_TEMPLATE for files; ALTIPLANO_OUT_OF_MEMORY
    *   (with the numbers) before anything is allocated (without `contextTokens`, a context that is too
    *   long for the memory is shortened instead, with a warning); ALTIPLANO_ABORTED (an `AbortError`)
-   *   by `signal`; ALTIPLANO_DEVICE_UNAVAILABLE, ALTIPLANO_NATIVE_MISSING
+   *   by `signal`; ALTIPLANO_DEVICE_UNAVAILABLE, ALTIPLANO_CUDA_FAILED,
+   *   ALTIPLANO_NATIVE_MISSING
    */
   static async load(source?: string, options?: LoadOptions): Promise<Llama> {
     const start = performance.now();

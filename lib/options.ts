@@ -134,7 +134,7 @@ export interface LoadOptions {
    * What activations are rounded to before they are multiplied with int8 and int4 weights: `int8`,
    * with a scale for every 32 of a token, which is several times faster; or `f32`, exact. Default
    * `auto`: `int8`. With other weights activations are always f32. On a GPU `auto` is f16 with all
-   * weights, `f32` is not available.
+   * weights, `int8` is for int8 weights, and `f32` is not available.
    */
   activations?: 'auto' | 'int8' | 'f32';
   /**

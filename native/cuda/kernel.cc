@@ -1,5 +1,6 @@
 #include "cuda/kernel.h"
 
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -22,18 +23,32 @@ const void* binary_of(const char* source) {
   throw Error("ALTIPLANO_INTERNAL", std::string("no kernels of ") + source + " are embedded");
 }
 
+// What a kernel does wrong shows when the stream is waited for, and then nobody knows which kernel
+// it was. ALTIPLANO_CUDA_SYNCHRONOUS=1 waits behind each launch, to find out.
+bool waits_behind_launches() {
+  static const bool waits = [] {
+    const char* value = std::getenv("ALTIPLANO_CUDA_SYNCHRONOUS");
+    return value != nullptr && std::strcmp(value, "1") == 0;
+  }();
+  return waits;
+}
+
 }  // namespace
 
 void Kernel::launch_with(const Stream& stream, Dim3 grid, Dim3 block, uint32_t shared_bytes,
                          void** arguments) const {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  const auto about = [&] {
+    return std::string("kernel ") + name_ + ", grid " + text(grid) + ", block " + text(block) +
+           ", " + std::to_string(shared_bytes) + " bytes of shared memory, " +
+           describe(stream.context()->device());
+  };
   check(driver().cuLaunchKernel(function_, grid.x, grid.y, grid.z, block.x, block.y, block.z,
                                 shared_bytes, stream.get(), arguments, nullptr),
-        "cuLaunchKernel", [&] {
-          return std::string("kernel ") + name_ + ", grid " + text(grid) + ", block " +
-                 text(block) + ", " + std::to_string(shared_bytes) + " bytes of shared memory, " +
-                 describe(stream.context()->device());
-        });
+        "cuLaunchKernel", about);
+  if (waits_behind_launches()) {
+    check(driver().cuStreamSynchronize(stream.get()), "cuStreamSynchronize", about);
+  }
 }
 
 void Kernel::allow_shared_bytes(int bytes) const {

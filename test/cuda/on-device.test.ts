@@ -135,6 +135,13 @@ describeCuda('on the simulated device', () => {
     expect(status).toBe(1);
   });
 
+  test('ALTIPLANO_CUDA_SYNCHRONOUS=1 names the kernel that fails, with its shape', () => {
+    const env = { PTX_SIMULATOR_FAIL_LAUNCH: '40', ALTIPLANO_CUDA_SYNCHRONOUS: '1' };
+    expect(generate(env).stderr).toMatch(
+      /failed \(kernel \w+, grid \d+ x \d+ x \d+, block .*GPU 0 .*CUDA_ERROR_LAUNCH_FAILED/,
+    );
+  });
+
   test.each([1, 40, 80])('kernel %d that fails ends the request, not the process', (n) => {
     const { status, signal, stderr } = generate({ PTX_SIMULATOR_FAIL_LAUNCH: String(n) });
     expect(stderr).toMatch(/cu\w+ failed \(.*GPU 0 \(.*\)\): CUDA_ERROR_LAUNCH_FAILED/);

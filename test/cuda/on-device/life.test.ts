@@ -1,6 +1,6 @@
 /** Models on a CUDA device from load to dispose: options, memory, candidates, errors. */
 import { describe, expect, test } from '@jest/globals';
-import { estimateMemory, Llama } from '../../../lib/index.js';
+import { estimateMemory, Llama, type LoadOptions } from '../../../lib/index.js';
 import { demoFolder, demoGolden } from '../../e2e/support.js';
 
 const SMALL = { kvCacheTokens: 1024, threads: 1 } as const;
@@ -35,6 +35,15 @@ describe('the device', () => {
 });
 
 describe('memory', () => {
+  test('the cache takes what is left, up to 256 contexts', async () => {
+    const estimate = await estimateMemory(demoFolder, { device: 'cuda' });
+    const { kvCacheTokens, contextTokens, totalBytes, availableBytes, kvBytes } = estimate;
+    expect(totalBytes).toBeLessThanOrEqual(availableBytes);
+    const pageBytes = (kvBytes / kvCacheTokens) * 32;
+    if (availableBytes - totalBytes > pageBytes) expect(kvCacheTokens).toBe(256 * contextTokens);
+    else expect(kvCacheTokens).toBeGreaterThanOrEqual(contextTokens);
+  });
+
   test('is as estimated, and the cache takes what is asked for', async () => {
     const options = { ...SMALL, device: 'cuda' } as const;
     const estimate = await estimateMemory(demoFolder, options);
@@ -80,11 +89,18 @@ describe('generation', () => {
     await llama.dispose();
   });
 
-  test('perplexity is that of golden.json', async () => {
-    const llama = await Llama.load(demoFolder, { ...SMALL, device: 'cuda' });
+  test.each<LoadOptions>([
+    {},
+    { weights: 'int8', activations: 'int8' }, // int8 by int8
+  ])('perplexity is that of golden.json: %j', async (options) => {
+    const llama = await Llama.load(demoFolder, { ...SMALL, device: 'cuda', ...options });
+    expect(llama.info.activations).toBe(options.activations ?? 'f16');
     const { text, value } = demoGolden.perplexity;
     const { perplexity } = await llama.perplexity(text);
-    // The loss is a mean of errors of logits, each below 0.02 (golden.test.ts) and of either sign.
+    // The loss is a mean of errors of logits, each below 0.02 (golden.test.ts) and of either sign. With
+    // int8 the largest of n numbers is code 127, some 4 times their root mean square: an error of
+    // 4 / 127 / sqrt(12) = 0.9 % of each activation and weight, of either sign, and averaged over
+    // hundreds of products in a logit and all tokens of the text.
     expect(Math.abs(Math.log(perplexity / value))).toBeLessThan(0.01);
     await llama.dispose();
   });

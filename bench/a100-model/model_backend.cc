@@ -163,7 +163,6 @@ class ModelBackend : public Backend {
       const double turns = kVocabulary / kLogitThreads;
       small("row_results", blocks, kLogitBlocks, 2 * turns, 0);
       launches_.back().work += 2 * kVocabulary * (1 / kF64 + 2 / kF64) / kClock;
-      small("candidates", blocks, kLogitBlocks, 1, 0);  // of greedy rows nothing but the request
     }
     copy("results to the host", static_cast<double>(rows_) * 40);
   }

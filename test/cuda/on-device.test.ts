@@ -89,6 +89,17 @@ describeCuda('on the simulated device', () => {
     900_000,
   );
 
+  test('a step launches what bench/a100-model counts, in its order', () => {
+    const reports = join(folder, 'launches.jsonl');
+    expect(generate({ PTX_SIMULATOR_REPORT: reports }).status).toBe(0);
+    const kernels = lines(reports).flatMap(
+      ({ kernel }) => kernel?.replace(/_(f16|bf16).*/, '') ?? [],
+    );
+    const layer = 'matmul rope attention_decode matmul add_rmsnorm matmul matmul add_rmsnorm';
+    const step = ['embed rmsnorm', ...Array(4).fill(layer), 'gather_rows matmul row_results'];
+    expect(kernels.slice(kernels.lastIndexOf('embed')).join(' ')).toBe(step.join(' '));
+  });
+
   test('the command line generates, and doctor names the device', () => {
     const { status, stdout, stderr } = generate();
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });

@@ -111,6 +111,19 @@ describeCuda('on the simulated device', () => {
     expect(altiplano(['doctor']).stdout).toMatch(/cuda:0 .*compute capability 8\.0/);
   });
 
+  test('of several devices each can be chosen, and one that is not there is told of them', () => {
+    const env = { PTX_SIMULATOR_DEVICES: '2' };
+    const { devices } = JSON.parse(altiplano(['doctor', '--json'], env).stdout);
+    expect(devices.map(({ kind }: { kind: string }) => kind)).toEqual(['cpu', 'cuda:0', 'cuda:1']);
+    const reports = join(folder, 'second.jsonl');
+    const second = generate({ ...env, PTX_SIMULATOR_REPORT: reports }, 'cuda:1');
+    expect(second).toMatchObject({ status: 0, stderr: '', stdout: generate().stdout });
+    expect(lines(reports).flatMap(({ findings }) => findings ?? [])).toEqual([]);
+    const third = generate(env, 'cuda:2');
+    expect(third.stderr).toMatch(/device "cuda:2": there are 2: cuda:0 to cuda:1/);
+    expect(third.status).toBe(1);
+  });
+
   test.each<[string, NodeJS.ProcessEnv, RegExp]>([
     ['no driver', { LD_LIBRARY_PATH: '', CUDA_VISIBLE_DEVICES: '' }, /no NVIDIA driver|no GPU/],
     ['no device', { PTX_SIMULATOR_DEVICES: '0' }, /finds no GPU/],

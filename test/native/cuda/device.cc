@@ -48,6 +48,10 @@ void CudaDevice::set_seed(int seed) const {
   if (set_ != nullptr) set_("SEED", std::to_string(seed).c_str());
 }
 
+void CudaDevice::set_arithmetic(int arithmetic) const {
+  if (set_ != nullptr) set_("ARITHMETIC", std::to_string(arithmetic).c_str());
+}
+
 std::vector<ptx_simulator_report> CudaDevice::launches() const {
   stream_.synchronize();
   std::vector<ptx_simulator_report> reports;

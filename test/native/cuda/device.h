@@ -40,6 +40,8 @@ class CudaDevice {
 
   // Order of warps and blocks, where that can be chosen.
   void set_seed(int seed) const;
+  // Which of the GPUs that PTX allows: last bits of approximate functions, order of sums in mma.
+  void set_arithmetic(int arithmetic) const;
   // The launches since the last call; checks that they have no findings. Empty on a GPU.
   std::vector<ptx_simulator_report> launches() const;
 

@@ -128,12 +128,10 @@ struct Execution {
       const Settings& settings = state.settings;
       options.host_threads = settings.host_threads;
       options.most_warp_instructions = settings.most_warp_instructions;
+      // The same for all launches, as it would be on a GPU, whatever the schedule.
       launch.approximation_seed = static_cast<uint32_t>(settings.arithmetic);
       launch.accumulation_order = static_cast<AccumulationOrder>(settings.arithmetic % 4);
       options.seed = random_by_seed(settings.seed, 0, state.launches++);
-      // The same for all launches on a device, as it would be on a GPU.
-      launch.approximation_seed =
-          static_cast<uint32_t>(random_by_seed(settings.seed, 3, context->device));
       injected = state.settings.launches.hit();
     }
     LaunchReport report;

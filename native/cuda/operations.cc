@@ -5,7 +5,7 @@
 namespace altiplano::cuda {
 namespace {
 
-constexpr uint32_t kRowThreads = 256;     // for a row of activations
+constexpr uint32_t kRowThreads = 256;     // for a row of activations; rmsnorm.cu has the same
 constexpr uint32_t kLogitThreads = 1024;  // for a row of logits; candidates.cu has the same
 constexpr uint32_t kRopeWarps = 4;
 

@@ -1,46 +1,101 @@
 // out = x / sqrt(mean(x^2) + eps) * weight, and the same after x += y. The residual stream x is
 // f32, the result is f16: it goes into a matmul.
+//
+// One block per token. A row of up to kHeldCols numbers (70B has 8,192) is read once, four numbers
+// at a time, and stays in registers: all of a thread's loads are under way together, where a loop
+// over memory would wait for each. Other rows go through such a loop.
 #include <cuda_fp16.h>
 
 #include "cuda/reduce.cuh"
 
 namespace altiplano::cuda {
 
-// One block per token.
-// x [T][cols], weight [cols], out [T][out_stride]
-extern "C" __global__ void rmsnorm(const float* x, const float* weight, float eps, int32_t cols,
-                                   __half* out, int32_t out_stride) {
-  __shared__ float parts[32];
-  const int64_t t = blockIdx.x;
+constexpr int kThreads = 256;  // operations.cc has the same
+constexpr int kQuads = 8;      // of a thread
+constexpr int kHeldCols = kThreads * kQuads * 4;
+
+__device__ inline float sum(float a, float b) { return a + b; }
+
+__device__ inline float inverse_root(float squares, int32_t cols, float eps, float* parts) {
+  return 1.0f / sqrtf(reduce_block(squares, parts, sum) / static_cast<float>(cols) + eps);
+}
+
+// x, y [cols]; y may be null. Columns are a multiple of 4, at most kHeldCols, and rows of floats
+// begin at multiples of 16 bytes.
+template <bool kAdd>
+__device__ void normalize_held(float* x, const float* y, const float* weight, float eps,
+                               int32_t cols, __half* out, float* parts) {
+  float4 v[kQuads], w[kQuads];
   float squares = 0;
-  for (int col = threadIdx.x; col < cols; col += blockDim.x) {
-    const float v = x[t * cols + col];
-    squares += v * v;
+#pragma unroll
+  for (int i = 0; i < kQuads; ++i) {
+    const int col = (i * kThreads + threadIdx.x) * 4;
+    v[i] = col < cols ? *reinterpret_cast<const float4*>(x + col) : float4{};
+    w[i] = col < cols ? *reinterpret_cast<const float4*>(weight + col) : float4{};
+    if (kAdd && col < cols) {
+      const float4 added = *reinterpret_cast<const float4*>(y + col);
+      v[i] = {v[i].x + added.x, v[i].y + added.y, v[i].z + added.z, v[i].w + added.w};
+    }
   }
-  squares = reduce_block(squares, parts, [](float a, float b) { return a + b; });
-  const float inverse = 1.0f / sqrtf(squares / static_cast<float>(cols) + eps);
-  for (int col = threadIdx.x; col < cols; col += blockDim.x) {
-    out[t * out_stride + col] = __float2half_rn(x[t * cols + col] * inverse * weight[col]);
+#pragma unroll
+  for (int i = 0; i < kQuads; ++i) {
+    const int col = (i * kThreads + threadIdx.x) * 4;
+    if (kAdd && col < cols) *reinterpret_cast<float4*>(x + col) = v[i];
+    squares += v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
+  }
+  const float inverse = inverse_root(squares, cols, eps, parts);
+#pragma unroll
+  for (int i = 0; i < kQuads; ++i) {
+    const int col = (i * kThreads + threadIdx.x) * 4;
+    if (col >= cols) break;
+    const __half2 low = __floats2half2_rn(v[i].x * inverse * w[i].x, v[i].y * inverse * w[i].y);
+    const __half2 high = __floats2half2_rn(v[i].z * inverse * w[i].z, v[i].w * inverse * w[i].w);
+    *reinterpret_cast<uint2*>(out + col) = {reinterpret_cast<const uint32_t&>(low),
+                                            reinterpret_cast<const uint32_t&>(high)};
   }
 }
 
-// One block per token. Each thread reads again only what it wrote itself.
-// x, y [T][cols], weight [cols], out [T][out_stride]
-extern "C" __global__ void add_rmsnorm(float* x, const float* y, const float* weight, float eps,
-                                       int32_t cols, __half* out, int32_t out_stride) {
-  __shared__ float parts[32];
-  const int64_t t = blockIdx.x;
+// The same for any number of columns. A thread reads again only what it wrote itself.
+template <bool kAdd>
+__device__ void normalize(float* x, const float* y, const float* weight, float eps, int32_t cols,
+                          __half* out, float* parts) {
   float squares = 0;
-  for (int col = threadIdx.x; col < cols; col += blockDim.x) {
-    const float v = x[t * cols + col] + y[t * cols + col];
-    x[t * cols + col] = v;
+  for (int col = threadIdx.x; col < cols; col += kThreads) {
+    float v = x[col];
+    if (kAdd) x[col] = v += y[col];
     squares += v * v;
   }
-  squares = reduce_block(squares, parts, [](float a, float b) { return a + b; });
-  const float inverse = 1.0f / sqrtf(squares / static_cast<float>(cols) + eps);
-  for (int col = threadIdx.x; col < cols; col += blockDim.x) {
-    out[t * out_stride + col] = __float2half_rn(x[t * cols + col] * inverse * weight[col]);
+  const float inverse = inverse_root(squares, cols, eps, parts);
+  for (int col = threadIdx.x; col < cols; col += kThreads) {
+    out[col] = __float2half_rn(x[col] * inverse * weight[col]);
   }
+}
+
+// x, y [T][cols], weight [cols], out [T][out_stride]; out_stride is a multiple of 8.
+template <bool kAdd>
+__device__ void normalize_row(float* x, const float* y, const float* weight, float eps,
+                              int32_t cols, __half* out, int32_t out_stride) {
+  __shared__ float parts[32];
+  const int64_t t = blockIdx.x;
+  float* const row = x + t * cols;
+  const float* const added = kAdd ? y + t * cols : nullptr;
+  if (cols % 4 == 0 && cols <= kHeldCols) {
+    normalize_held<kAdd>(row, added, weight, eps, cols, out + t * out_stride, parts);
+  } else {
+    normalize<kAdd>(row, added, weight, eps, cols, out + t * out_stride, parts);
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads)
+    rmsnorm(float* x, const float* weight, float eps, int32_t cols, __half* out,
+            int32_t out_stride) {
+  normalize_row<false>(x, nullptr, weight, eps, cols, out, out_stride);
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads)
+    add_rmsnorm(float* x, const float* y, const float* weight, float eps, int32_t cols, __half* out,
+                int32_t out_stride) {
+  normalize_row<true>(x, y, weight, eps, cols, out, out_stride);
 }
 
 }  // namespace altiplano::cuda

@@ -57,7 +57,7 @@ describeCuda('on the simulated device', () => {
       .map((line) => JSON.parse(line));
   }
 
-  test.each(['golden', 'life'])(
+  test.each(['golden', 'life', 'chat-eval'])(
     '%s: the tests pass, without findings, and nothing is left behind',
     (name) => {
       const reports = join(folder, `${name}.jsonl`);

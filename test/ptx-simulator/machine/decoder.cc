@@ -64,7 +64,7 @@ void Decoder::decode(const Instruction& instruction, Op& op) {
   for (size_t i = 0; i < instruction.operands.size(); ++i) {
     if ((known_operands_ >> i & 1) == 0) fail("too many operands");
   }
-  if (op.execute == nullptr) fail("not implemented");
+  if (op.execute == nullptr) fail("it has no execution");
 }
 
 // --- modifiers ---

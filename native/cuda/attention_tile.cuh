@@ -183,7 +183,7 @@ struct QueryRows {
   // scores = Q K^T for the keys of a tile. q(m, k, a) gives the A operand of 16 dimensions.
   template <int kNs, class Q>
   __device__ void score(uint32_t keys, const Q& q, float (&scores)[kMs][kNs][4]) const {
-    // Hidden: addresses that the compiler computes ahead of the loop over tiles cost 24 registers.
+    // Hidden: addresses computed ahead of the loop over tiles would stay in registers, which spill.
     const int lane = hide(threadIdx.x % 32);
     const int row = lane / 16 * 8 + lane % 8, chunk = lane / 8 % 2;
 #pragma unroll

@@ -86,7 +86,7 @@ function(altiplano_add_cuda target)
 
   # The PTX stays uncompressed: the simulator of the tests reads it.
   set(flags -fatbin -std=c++20 -O3 -I${altiplano_cuda_folder}/.. -Xfatbin -compress-mode=none
-    --expt-relaxed-constexpr     --allow-unsupported-compiler -gencode arch=compute_80,code=compute_80)
+    --expt-relaxed-constexpr --allow-unsupported-compiler -gencode arch=compute_80,code=compute_80)
   foreach(architecture IN LISTS architectures)
     list(APPEND flags -gencode arch=compute_${architecture},code=sm_${architecture})
   endforeach()

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -156,7 +157,8 @@ void test_every_fault() {
 // --- processes ---
 
 std::string temporary(const char* name) {
-  return std::string("/tmp/ptx_driver_test_") + std::to_string(getpid()) + "_" + name;
+  const std::string file = "ptx_driver_test_" + std::to_string(getpid()) + "_" + name;
+  return std::filesystem::temp_directory_path() / file;
 }
 std::string contents(const std::string& path) {
   std::ifstream file(path);

@@ -20,6 +20,7 @@ struct Launch {
   double waiting = 0;     // for single loads
   double bytes = 0;       // from memory: weights, keys and values
   double operations = 0;  // useful FLOP of matrices
+  double hidden = 0;      // what it would take longer if loading and computing did not overlap
 };
 
 // The limits that a multiplication has; the longest is its time, and then blocks add up their
@@ -29,6 +30,9 @@ struct MatmulTimes {
   double adding = 0;   // the parts of a shared tile, by its last block
   double meeting = 0;  // of the blocks of a shared tile: waiting, not work
   double work() const;
+  // What it would take longer if nothing overlapped: first the bytes, then the busiest unit of the
+  // multiprocessors.
+  double hidden() const;
   const char* limit() const;
 };
 MatmulTimes matmul_times(const cuda::MatmulWork& work, int64_t cols);

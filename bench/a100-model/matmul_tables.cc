@@ -36,6 +36,7 @@ LayersTime layers_time(const Model& model, const Scheme& scheme, int64_t tokens)
     const MatmulTimes t = times(scheme, m, tokens);
     result.fixed += model.layers * (t.work() + kNode);
     result.waiting += model.layers * t.meeting;
+    result.hidden += model.layers * t.hidden();
     result.operations += 2.0 * model.layers * static_cast<double>(m.rows * m.cols * tokens);
   }
   return result;

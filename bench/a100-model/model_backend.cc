@@ -204,7 +204,7 @@ class ModelBackend : public Backend {
         matmul_times({w.kind, w.group, false, w.rows, tokens, epilogue}, w.cols);
     launches_.push_back({"matmul " + std::to_string(w.rows) + " x " + std::to_string(w.cols),
                          LaunchKind::kMatmul, times.work(), times.meeting, w.weight_bytes(),
-                         2.0 * static_cast<double>(w.rows) * cols * count});
+                         2.0 * static_cast<double>(w.rows) * cols * count, times.hidden()});
   }
 
   const AttentionShape shape_;
@@ -280,6 +280,7 @@ StepTime time_of(const std::vector<Launch>& launches) {
                                                            : time.copies;
     part += launch.work;
     time.waiting += launch.waiting;
+    time.hidden += launch.hidden;
     ++time.nodes;
   }
   return time;

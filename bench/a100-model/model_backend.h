@@ -59,11 +59,14 @@ double bound(const Model& model, const Scheme& scheme, KvType kv, const Step& st
 struct StepTime {
   double matmul = 0, attention = 0, small = 0, copies = 0;  // work, without the nodes
   double waiting = 0;
+  double hidden = 0;  // in matrices, by the overlap of loading and computing
   int nodes = 0;
   // A CUDA graph, and JavaScript hidden behind the step before: by the fixed constants alone, and
   // with what the kernels as they are wait beyond that.
   double fixed() const { return matmul + attention + small + copies + nodes * kNode; }
   double graph() const { return fixed() + waiting; }
+  // The same if a matrix were computed only after it is loaded, as the anchors' are (tables.h).
+  double apart() const { return graph() + hidden; }
   // As the backend is: kernels go into a stream one by one, and JavaScript waits for each step.
   double today() const;
 };

@@ -29,6 +29,12 @@ test('each section prints a table without holes', async () => {
   expect(output.startsWith(anchors.trimEnd())).toBe(true);
 });
 
+// The model counts only if it reproduces both.
+test('both published figures are met within 15 %', async () => {
+  const anchors = await run(join(folder, 'a100_model'), ['anchors']);
+  expect(anchors.match(/: within 15 %/g)).toHaveLength(2);
+});
+
 test('an unknown section is refused', async () => {
   await expect(run(join(folder, 'a100_model'), ['speed'])).rejects.toThrow('usage: a100_model');
 });

@@ -20,7 +20,7 @@ namespace altiplano {
 
 // What a buffer is for; a device chooses the element type by it.
 enum class BufferKind : uint8_t {
-  kResidual,      // the residual stream, and what is added to it
+  kResidual,      // the residual stream
   kMatmulInput,   // what a matmul multiplies
   kMatmulOutput,  // what a matmul writes and other operations go on with
 };
@@ -182,21 +182,22 @@ class Backend {
   virtual void embed(const Linear& embedding, Buffer& x) = 0;
   // out[T][D] = rmsnorm(x) * weight
   virtual void rmsnorm(const Buffer& x, const Buffer& weight, float eps, Buffer& out) = 0;
-  // x[T][D] += y; out = rmsnorm(x) * weight
-  virtual void add_rmsnorm(Buffer& x, const Buffer& y, const Buffer& weight, float eps,
-                           Buffer& out) = 0;
   // y[T][rows] = x[T][cols] W^T. `adapters` (an adapter index per token, or null) is the place of
   // LoRA; no backend takes one yet, so it must be null.
   virtual void matmul(const Linear& w, const Buffer& x, Buffer& y,
                       const int32_t* adapters = nullptr) = 0;
+  // residual[T][rows] += x[T][cols] W^T
+  virtual void matmul_add(const Linear& w, const Buffer& x, Buffer& residual) = 0;
   // out[T][F] = silu(gate) * up, where gate and up are the halves of x[T][D] W^T
   virtual void matmul_silu(const Linear& gate_up, const Buffer& x, Buffer& out) = 0;
   // Rotates q and k in qkv[T][(H + 2G) d] by the tokens' positions and stores k and v in the cache.
   virtual void rope_and_store(Buffer& qkv, int layer) = 0;
   // out[T][H d] = causal attention of q over the cached keys and values of each token's sequence
   virtual void attention(const Buffer& qkv, int layer, Buffer& out) = 0;
-  // Sums y[T][D] over the shards of a tensor-parallel group; nothing to do for one.
-  virtual void all_reduce(Buffer& y, const Shard& shard) = 0;
+  // Sums residual[T][D] over the shards of a tensor-parallel group, after each matmul_add();
+  // nothing to do for one. Of several, which hold some columns of the matrix each, rank 0 adds its
+  // products to the residual and the others put theirs in its place: so the sum has it once.
+  virtual void all_reduce(Buffer& residual, const Shard& shard) = 0;
   // The logits of the wanted rows of h[T][D], reduced to what each row asks for.
   virtual void logits(const Linear& head, const Buffer& h, RowResults& results) = 0;
 

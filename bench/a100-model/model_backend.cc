@@ -20,10 +20,9 @@ constexpr double kLogitBlocks = kThreads / kLogitThreads * kMultiprocessors;
 constexpr double kRopeBlocks = kThreads / 128 * kMultiprocessors;
 
 struct ModelBuffer : Buffer {
-  ModelBuffer(int64_t columns, BufferKind k) : cols(columns), kind(k) {}
+  explicit ModelBuffer(int64_t columns) : cols(columns) {}
   size_t bytes() const override { return 0; }
   const int64_t cols;
-  const BufferKind kind;
 };
 
 struct ModelLinear : Linear {
@@ -51,7 +50,7 @@ Weights weights_of(const Model& m, const Scheme& s) {
   const auto matrix = [&](int64_t rows, int64_t cols) {
     return std::make_unique<ModelLinear>(rows, cols, s.kind, s.group);
   };
-  const auto norm = [&] { return std::make_unique<ModelBuffer>(m.hidden, BufferKind::kResidual); };
+  const auto norm = [&] { return std::make_unique<ModelBuffer>(m.hidden); };
   Weights w;
   w.embedding = std::make_unique<ModelLinear>(head_of(m, s));
   w.head = std::make_unique<ModelLinear>(head_of(m, s));
@@ -93,8 +92,8 @@ class ModelBackend : public Backend {
   explicit ModelBackend(AttentionShape shape) : shape_(std::move(shape)) {}
   std::vector<Launch> take() { return std::move(launches_); }
 
-  std::unique_ptr<Buffer> allocate(int64_t, int64_t cols, BufferKind kind) override {
-    return std::make_unique<ModelBuffer>(cols, kind);
+  std::unique_ptr<Buffer> allocate(int64_t, int64_t cols, BufferKind) override {
+    return std::make_unique<ModelBuffer>(cols);
   }
 
   void begin_step(const Batch& batch) override {
@@ -117,16 +116,15 @@ class ModelBackend : public Backend {
   void embed(const Linear&, Buffer& x) override {
     small("embed", tokens(), kRowBlocks, 1 + per_thread(x), tokens() * columns(x) * 6);
   }
+  // Rows stay in registers (as long as those of Llama 2 do), all loads of a thread at once.
   void rmsnorm(const Buffer& x, const Buffer&, float, Buffer&) override {
     small("rmsnorm", tokens(), kRowBlocks, 1, tokens() * columns(x) * 6);
   }
-  // Rows stay in registers (as long as those of Llama 2 do), all loads of a thread at once.
-  void add_rmsnorm(Buffer& x, const Buffer&, const Buffer&, float, Buffer&) override {
-    small("add_rmsnorm", tokens(), kRowBlocks, 1, tokens() * columns(x) * 14);
+  void matmul(const Linear& w, const Buffer&, Buffer&, const int32_t*) override {
+    multiply(w, tokens_, Epilogue::kStoreF16);
   }
-  void matmul(const Linear& w, const Buffer&, Buffer& y, const int32_t*) override {
-    const bool wide = static_cast<const ModelBuffer&>(y).kind == BufferKind::kResidual;
-    multiply(w, tokens_, wide ? Epilogue::kStoreF32 : Epilogue::kStoreF16);
+  void matmul_add(const Linear& w, const Buffer&, Buffer&) override {
+    multiply(w, tokens_, Epilogue::kAddF32);
   }
   void matmul_silu(const Linear& w, const Buffer&, Buffer&) override {
     multiply(w, tokens_, Epilogue::kSiluMulF16);

@@ -54,9 +54,10 @@ size_t packed_bytes(const Kernels& k, WeightFormat format, int64_t rows, int64_t
   return static_cast<size_t>(ceil_div(rows, k.tile_rows)) * k.packed_tile_bytes(format, cols);
 }
 
-// Of the products of gate and up.
-size_t gate_up_bytes(const StepLimits& limits) {
-  return static_cast<size_t>(limits.tokens * 2 * limits.intermediate_size) * sizeof(float);
+// Of products that do not stay as they are.
+size_t products_bytes(const StepLimits& limits) {
+  const int64_t cols = std::max(2 * limits.intermediate_size, limits.hidden_size);
+  return static_cast<size_t>(limits.tokens * cols) * sizeof(float);
 }
 
 // Of the activations of a step, as int8.
@@ -149,7 +150,7 @@ class CpuBackend : public Backend {
   }
 
   void prepare_steps(const StepLimits& limits) override {
-    gate_up_ = AlignedMemory(gate_up_bytes(limits), "activations");
+    products_ = AlignedMemory(products_bytes(limits), "activations");
     gathered_ = AlignedMemory(kLogitRows * limits.hidden_size * sizeof(float), "activations");
     logits_ = AlignedMemory(kLogitRows * limits.vocab_size * sizeof(float), "logits");
     quantized_ = AlignedMemory(quantized_bytes(limits), "quantized activations");
@@ -214,17 +215,6 @@ class CpuBackend : public Backend {
         [&](int64_t t) { k_.rmsnorm(data(x) + t * n, data(weight), eps, n, data(out) + t * n); });
   }
 
-  void add_rmsnorm(Buffer& x, const Buffer& y, const Buffer& weight, float eps,
-                   Buffer& out) override {
-    const int64_t n = stride(x);
-    run(tokens_, 5 * n, [&](int64_t t) {
-      float* xt = data(x) + t * n;
-      const float* yt = data(y) + t * n;
-      for (int64_t i = 0; i < n; ++i) xt[i] += yt[i];
-      k_.rmsnorm(xt, data(weight), eps, n, data(out) + t * n);
-    });
-  }
-
   void matmul(const Linear& w, const Buffer& x, Buffer& y, const int32_t* adapters) override {
     if (adapters != nullptr) {
       throw Error("ALTIPLANO_INTERNAL", "the CPU backend takes no adapters");
@@ -232,12 +222,24 @@ class CpuBackend : public Backend {
     multiply(linear(w), data(x), stride(x), tokens_, data(y), stride(y));
   }
 
+  // The products are complete before they are added: beside a matrix, reading them again is
+  // nothing.
+  void matmul_add(const Linear& w, const Buffer& x, Buffer& residual) override {
+    const int64_t n = stride(residual);
+    multiply(linear(w), data(x), stride(x), tokens_, products_.floats(), n);
+    run(tokens_, n, [&](int64_t t) {
+      const float* y = products_.floats() + t * n;
+      float* out = data(residual) + t * n;
+      for (int64_t i = 0; i < n; ++i) out[i] += y[i];
+    });
+  }
+
   void matmul_silu(const Linear& gate_up, const Buffer& x, Buffer& out) override {
     const CpuLinear& w = linear(gate_up);
     const int64_t n = stride(out);
-    multiply(w, data(x), stride(x), tokens_, gate_up_.floats(), 2 * n);
+    multiply(w, data(x), stride(x), tokens_, products_.floats(), 2 * n);
     run(tokens_, 16 * n, [&](int64_t t) {
-      const float* gate = gate_up_.floats() + t * 2 * n;
+      const float* gate = products_.floats() + t * 2 * n;
       k_.silu_mul(gate, gate + n, n, data(out) + t * n);
     });
   }
@@ -320,7 +322,7 @@ class CpuBackend : public Backend {
 
   size_t kv_bytes() const override { return kv_.bytes(); }
   size_t scratch_bytes() const override {
-    return gate_up_.bytes() + gathered_.bytes() + logits_.bytes() + quantized_.bytes();
+    return products_.bytes() + gathered_.bytes() + logits_.bytes() + quantized_.bytes();
   }
 
  private:
@@ -431,7 +433,7 @@ class CpuBackend : public Backend {
   AlignedMemory kv_;  // [layer][page][kv head][K, V]
   size_t kv_page_bytes_ = 0;
   size_t kv_layer_bytes_ = 0;
-  AlignedMemory gate_up_;   // [T][2F]
+  AlignedMemory products_;  // [T][2F] of gate and up, or [T][D] to be added
   AlignedMemory gathered_;  // [kLogitRows][D]
   AlignedMemory logits_;    // [kLogitRows][V]
   // The input of a matmul with int8 activations, [T][groups of a row]; empty without.
@@ -466,7 +468,7 @@ class CpuSizes : public BackendSizes {
   uint64_t scratch(const AttentionShape&, const StepLimits& limits) const override {
     return static_cast<uint64_t>(kLogitRows) * sizeof(float) *
                (limits.hidden_size + limits.vocab_size) +
-           gate_up_bytes(limits) + quantized_bytes(limits);
+           products_bytes(limits) + quantized_bytes(limits);
   }
 
  private:

@@ -1,8 +1,8 @@
 // The operations of backend.h on a GPU: everything is launched on one stream, in order, and nothing
 // waits before the end of a step, when its results have been copied to the host.
 //
-// The residual stream and what is added to it are f32; what a matmul reads or writes is f16. Rows
-// of f16 begin at multiples of 16 bytes.
+// The residual stream is f32; what a matmul reads or writes otherwise is f16. Rows begin at
+// multiples of 8 numbers.
 #include "cuda/cuda_backend.h"
 
 #include <algorithm>
@@ -22,24 +22,20 @@
 namespace altiplano::cuda {
 namespace {
 
-int64_t stride_of(int64_t cols, BufferKind kind) {
-  return kind == BufferKind::kResidual ? cols : (cols + 7) / 8 * 8;
-}
+int64_t stride_of(int64_t cols) { return (cols + 7) / 8 * 8; }
 
 size_t buffer_bytes(int64_t rows, int64_t cols, BufferKind kind) {
   const size_t element = kind == BufferKind::kResidual ? sizeof(float) : 2;
-  return static_cast<size_t>(rows * stride_of(cols, kind)) * element;
+  return static_cast<size_t>(rows * stride_of(cols)) * element;
 }
 
 struct CudaBuffer : Buffer {
   CudaBuffer(std::shared_ptr<const Context> context, int64_t rows, int64_t cols, BufferKind k)
       : memory(std::move(context), buffer_bytes(rows, cols, k), "activations"),
-        kind(k),
         cols(cols),
-        stride(stride_of(cols, k)) {}
+        stride(stride_of(cols)) {}
   size_t bytes() const override { return memory.bytes(); }
   DeviceMemory memory;
-  const BufferKind kind;
   const int64_t cols;
   const int64_t stride;  // elements of a row
 };
@@ -172,30 +168,30 @@ class CudaBackend : public Backend {
   void embed(const Linear& embedding, Buffer& x) override {
     const CudaLinear& w = linear(embedding);
     operations_->embed(stream_, w.embedding_format, w.embedding, tokens_.count, inputs_->tokens(),
-                       outputs_->chosen(), data(x));
+                       outputs_->chosen(), data(x), buffer(x).stride);
   }
 
   void rmsnorm(const Buffer& x, const Buffer& weight, float eps, Buffer& out) override {
-    operations_->rmsnorm(stream_, tokens_.count, data(x), data(weight), eps, buffer(x).cols,
-                         data(out), buffer(out).stride);
-  }
-
-  void add_rmsnorm(Buffer& x, const Buffer& y, const Buffer& weight, float eps,
-                   Buffer& out) override {
-    operations_->add_rmsnorm(stream_, tokens_.count, data(x), data(y), data(weight), eps,
-                             buffer(x).cols, data(out), buffer(out).stride);
+    operations_->rmsnorm(stream_, tokens_.count, data(x), buffer(x).stride, data(weight), eps,
+                         buffer(x).cols, data(out), buffer(out).stride);
   }
 
   void matmul(const Linear& w, const Buffer& x, Buffer& y, const int32_t* adapters) override {
     if (adapters != nullptr) {
       throw Error("ALTIPLANO_INTERNAL", "the CUDA backend takes no adapters");
     }
-    const bool wide = buffer(y).kind == BufferKind::kResidual;
     for (const CudaLinear::Part& part : linear(w).parts) {
       matmul_->multiply(stream_, part.matrix, data(x), buffer(x).stride, tokens_.count,
-                        wide ? Epilogue::kStoreF32 : Epilogue::kStoreF16,
-                        data(y) + static_cast<CUdeviceptr>(part.first_row * (wide ? 4 : 2)),
+                        Epilogue::kStoreF16, data(y) + static_cast<CUdeviceptr>(part.first_row * 2),
                         buffer(y).stride);
+    }
+  }
+
+  void matmul_add(const Linear& w, const Buffer& x, Buffer& residual) override {
+    for (const CudaLinear::Part& part : linear(w).parts) {
+      matmul_->multiply(
+          stream_, part.matrix, data(x), buffer(x).stride, tokens_.count, Epilogue::kAddF32,
+          data(residual) + static_cast<CUdeviceptr>(part.first_row * 4), buffer(residual).stride);
     }
   }
 

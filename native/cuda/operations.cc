@@ -26,7 +26,6 @@ Operations::Operations(KernelLibrary& kernels, const AttentionShape& shape)
              kernels.find("embed", "embed_bf16"), kernels.find("embed", "embed_int8"),
              kernels.find("embed", "embed_int4")},
       rmsnorm_(kernels.find("rmsnorm", "rmsnorm")),
-      add_rmsnorm_(kernels.find("rmsnorm", "add_rmsnorm")),
       rope_(kernels.find("rope", name_for(shape.kv_type, {"rope_f32", "rope_f16", "rope_int8"}))),
       silu_mul_(kernels.find("silu_mul", "silu_mul")),
       copy_pages_(kernels.find("copy_pages", "copy_pages")),
@@ -36,23 +35,17 @@ Operations::Operations(KernelLibrary& kernels, const AttentionShape& shape)
       candidates_global_(kernels.find("candidates", "candidates_global")) {}
 
 void Operations::embed(const Stream& stream, WeightFormat format, const CanonicalView& embedding,
-                       uint32_t count, CUdeviceptr tokens, CUdeviceptr chosen,
-                       CUdeviceptr x) const {
+                       uint32_t count, CUdeviceptr tokens, CUdeviceptr chosen, CUdeviceptr x,
+                       int64_t x_stride) const {
   embed_[static_cast<size_t>(format.type)].launch(stream, {count}, {kRowThreads}, 0, embedding,
-                                                  tokens, chosen, x);
+                                                  tokens, chosen, x, x_stride);
 }
 
-void Operations::rmsnorm(const Stream& stream, uint32_t count, CUdeviceptr x, CUdeviceptr weight,
-                         float eps, int64_t cols, CUdeviceptr out, int64_t out_stride) const {
-  rmsnorm_.launch(stream, {count}, {kRowThreads}, 0, x, weight, eps, static_cast<int32_t>(cols),
-                  out, static_cast<int32_t>(out_stride));
-}
-
-void Operations::add_rmsnorm(const Stream& stream, uint32_t count, CUdeviceptr x, CUdeviceptr y,
-                             CUdeviceptr weight, float eps, int64_t cols, CUdeviceptr out,
-                             int64_t out_stride) const {
-  add_rmsnorm_.launch(stream, {count}, {kRowThreads}, 0, x, y, weight, eps,
-                      static_cast<int32_t>(cols), out, static_cast<int32_t>(out_stride));
+void Operations::rmsnorm(const Stream& stream, uint32_t count, CUdeviceptr x, int64_t x_stride,
+                         CUdeviceptr weight, float eps, int64_t cols, CUdeviceptr out,
+                         int64_t out_stride) const {
+  rmsnorm_.launch(stream, {count}, {kRowThreads}, 0, x, x_stride, weight, eps,
+                  static_cast<int32_t>(cols), out, out_stride);
 }
 
 void Operations::rope_and_store(const Stream& stream, const StepTokens& tokens, CUdeviceptr qkv,

@@ -18,16 +18,14 @@ class Operations {
   // `shape` decides which kernels are loaded.
   Operations(KernelLibrary& kernels, const AttentionShape& shape);
 
-  // x [T][cols] f32 = rows of the embedding
+  // x [T][x_stride] f32 = rows of the embedding
   void embed(const Stream& stream, WeightFormat format, const CanonicalView& embedding,
-             uint32_t count, CUdeviceptr tokens, CUdeviceptr chosen, CUdeviceptr x) const;
-  // out [T][out_stride] f16 = rmsnorm(x) * weight
-  void rmsnorm(const Stream& stream, uint32_t count, CUdeviceptr x, CUdeviceptr weight, float eps,
-               int64_t cols, CUdeviceptr out, int64_t out_stride) const;
-  // x += y first
-  void add_rmsnorm(const Stream& stream, uint32_t count, CUdeviceptr x, CUdeviceptr y,
-                   CUdeviceptr weight, float eps, int64_t cols, CUdeviceptr out,
-                   int64_t out_stride) const;
+             uint32_t count, CUdeviceptr tokens, CUdeviceptr chosen, CUdeviceptr x,
+             int64_t x_stride) const;
+  // out [T][out_stride] f16 = rmsnorm(x) * weight; x [T][x_stride] f32, strides multiples of 8
+  void rmsnorm(const Stream& stream, uint32_t count, CUdeviceptr x, int64_t x_stride,
+               CUdeviceptr weight, float eps, int64_t cols, CUdeviceptr out,
+               int64_t out_stride) const;
   // qkv [T][stride] f16; rotations [positions][head_dim / 2] (cos, sin)
   void rope_and_store(const Stream& stream, const StepTokens& tokens, CUdeviceptr qkv,
                       int64_t stride, CUdeviceptr rotations, const KvCache& cache, int layer) const;
@@ -52,8 +50,8 @@ class Operations {
  private:
   const AttentionShape shape_;
   Kernel embed_[5];  // by WeightType
-  Kernel rmsnorm_, add_rmsnorm_, rope_, silu_mul_, copy_pages_, gather_rows_, row_results_,
-      candidates_shared_, candidates_global_;
+  Kernel rmsnorm_, rope_, silu_mul_, copy_pages_, gather_rows_, row_results_, candidates_shared_,
+      candidates_global_;
 };
 
 }  // namespace altiplano::cuda

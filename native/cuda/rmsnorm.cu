@@ -1,5 +1,5 @@
-// out = x / sqrt(mean(x^2) + eps) * weight, and the same after x += y. The residual stream x is
-// f32, the result is f16: it goes into a matmul.
+// out = x / sqrt(mean(x^2) + eps) * weight. The residual stream x is f32, the result is f16: it
+// goes into a matmul.
 //
 // One block per token. A row of up to kHeldCols numbers (70B has 8,192) is read once, four numbers
 // at a time, and stays in registers: all of a thread's loads are under way together, where a loop
@@ -20,11 +20,9 @@ __device__ inline float inverse_root(float squares, int32_t cols, float eps, flo
   return 1.0f / sqrtf(reduce_block(squares, parts, sum) / static_cast<float>(cols) + eps);
 }
 
-// x, y [cols]; y may be null. Columns are a multiple of 4, at most kHeldCols, and rows of floats
-// begin at multiples of 16 bytes.
-template <bool kAdd>
-__device__ void normalize_held(float* x, const float* y, const float* weight, float eps,
-                               int32_t cols, __half* out, float* parts) {
+// x, weight [cols]. Columns are a multiple of 4, at most kHeldCols.
+__device__ void normalize_held(const float* x, const float* weight, float eps, int32_t cols,
+                               __half* out, float* parts) {
   float4 v[kQuads], w[kQuads];
   float squares = 0;
 #pragma unroll
@@ -32,15 +30,9 @@ __device__ void normalize_held(float* x, const float* y, const float* weight, fl
     const int col = (i * kThreads + threadIdx.x) * 4;
     v[i] = col < cols ? *reinterpret_cast<const float4*>(x + col) : float4{};
     w[i] = col < cols ? *reinterpret_cast<const float4*>(weight + col) : float4{};
-    if (kAdd && col < cols) {
-      const float4 added = *reinterpret_cast<const float4*>(y + col);
-      v[i] = {v[i].x + added.x, v[i].y + added.y, v[i].z + added.z, v[i].w + added.w};
-    }
   }
 #pragma unroll
   for (int i = 0; i < kQuads; ++i) {
-    const int col = (i * kThreads + threadIdx.x) * 4;
-    if (kAdd && col < cols) *reinterpret_cast<float4*>(x + col) = v[i];
     squares += v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
   }
   const float inverse = inverse_root(squares, cols, eps, parts);
@@ -55,47 +47,28 @@ __device__ void normalize_held(float* x, const float* y, const float* weight, fl
   }
 }
 
-// The same for any number of columns. A thread reads again only what it wrote itself.
-template <bool kAdd>
-__device__ void normalize(float* x, const float* y, const float* weight, float eps, int32_t cols,
-                          __half* out, float* parts) {
+// The same for any number of columns.
+__device__ void normalize(const float* x, const float* weight, float eps, int32_t cols, __half* out,
+                          float* parts) {
   float squares = 0;
-  for (int col = threadIdx.x; col < cols; col += kThreads) {
-    float v = x[col];
-    if (kAdd) x[col] = v += y[col];
-    squares += v * v;
-  }
+  for (int col = threadIdx.x; col < cols; col += kThreads) squares += x[col] * x[col];
   const float inverse = inverse_root(squares, cols, eps, parts);
   for (int col = threadIdx.x; col < cols; col += kThreads) {
     out[col] = __float2half_rn(x[col] * inverse * weight[col]);
   }
 }
 
-// x, y [T][cols], weight [cols], out [T][out_stride]; out_stride is a multiple of 8.
-template <bool kAdd>
-__device__ void normalize_row(float* x, const float* y, const float* weight, float eps,
-                              int32_t cols, __half* out, int32_t out_stride) {
+// x [T][x_stride], weight [cols], out [T][out_stride]; rows begin at multiples of 16 bytes.
+extern "C" __global__ void __launch_bounds__(kThreads)
+    rmsnorm(const float* x, int64_t x_stride, const float* weight, float eps, int32_t cols,
+            __half* out, int64_t out_stride) {
   __shared__ float parts[32];
   const int64_t t = blockIdx.x;
-  float* const row = x + t * cols;
-  const float* const added = kAdd ? y + t * cols : nullptr;
   if (cols % 4 == 0 && cols <= kHeldCols) {
-    normalize_held<kAdd>(row, added, weight, eps, cols, out + t * out_stride, parts);
+    normalize_held(x + t * x_stride, weight, eps, cols, out + t * out_stride, parts);
   } else {
-    normalize<kAdd>(row, added, weight, eps, cols, out + t * out_stride, parts);
+    normalize(x + t * x_stride, weight, eps, cols, out + t * out_stride, parts);
   }
-}
-
-extern "C" __global__ void __launch_bounds__(kThreads)
-    rmsnorm(float* x, const float* weight, float eps, int32_t cols, __half* out,
-            int32_t out_stride) {
-  normalize_row<false>(x, nullptr, weight, eps, cols, out, out_stride);
-}
-
-extern "C" __global__ void __launch_bounds__(kThreads)
-    add_rmsnorm(float* x, const float* y, const float* weight, float eps, int32_t cols, __half* out,
-                int32_t out_stride) {
-  normalize_row<true>(x, y, weight, eps, cols, out, out_stride);
 }
 
 }  // namespace altiplano::cuda

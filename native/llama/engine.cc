@@ -25,8 +25,7 @@ AttentionShape attention_shape(const Config& c) {
 
 uint64_t workspace_bytes(const Workspace& w) {
   uint64_t sum = 0;
-  for (const Buffer* buffer :
-       {w.x.get(), w.h.get(), w.qkv.get(), w.heads.get(), w.y.get(), w.f.get()}) {
+  for (const Buffer* buffer : {w.x.get(), w.h.get(), w.qkv.get(), w.heads.get(), w.f.get()}) {
     sum += buffer->bytes();
   }
   return sum;

@@ -3,8 +3,8 @@
 //   h   = x + attention(attention_norm(x))
 //   out = h + feed_forward(ffn_norm(h))
 // with attention(x) = Wo softmax(rope(Wq x) rope(Wk x)^T / sqrt(d)) Wv x and
-// feed_forward(x) = W2 (silu(W1 x) * W3 x). The residual additions stand with the norm that follows
-// them (add_rmsnorm), because devices fuse the two.
+// feed_forward(x) = W2 (silu(W1 x) * W3 x). The residual additions stand with the matrix in front
+// of them (matmul_add): devices add where they have the product at hand.
 #include "llama/forward.h"
 
 #include "util/error.h"
@@ -22,7 +22,6 @@ void each_buffer(const Config& c, const Fn& fn) {
   fn(&Workspace::h, c.hidden_size, kMatmulInput);
   fn(&Workspace::qkv, (c.heads + 2 * kv_heads) * head_dim, kMatmulOutput);
   fn(&Workspace::heads, c.heads * head_dim, kMatmulInput);
-  fn(&Workspace::y, c.hidden_size, kResidual);
   fn(&Workspace::f, c.intermediate_size, kMatmulInput);
 }
 
@@ -52,32 +51,28 @@ void forward(const Config& c, const Weights& w, Backend& b, Workspace& ws, const
   const Shard shard;  // all of the model
 
   b.begin_step(batch);
-  b.embed(*w.embedding, *ws.x);                                          // x = E[tokens]
-  b.rmsnorm(*ws.x, *w.layers[0].attention_norm, c.rms_norm_eps, *ws.h);  // h = norm(x)
-
+  b.embed(*w.embedding, *ws.x);  // x = E[tokens]
   for (int l = 0; l < c.layers; ++l) {
     const LayerWeights& layer = w.layers[l];
-    const bool last = l + 1 == c.layers;
-    const Buffer& next_norm = last ? *w.final_norm : *w.layers[l + 1].attention_norm;
-
     poll();
-    b.matmul(*layer.qkv, *ws.h, *ws.qkv);  // q, k, v = W h
-    b.rope_and_store(*ws.qkv, l);          // cache k, v
+    b.rmsnorm(*ws.x, *layer.attention_norm, c.rms_norm_eps, *ws.h);  // h = norm(x)
+    b.matmul(*layer.qkv, *ws.h, *ws.qkv);                            // q, k, v = W h
+    b.rope_and_store(*ws.qkv, l);                                    // cache k, v
     b.attention(*ws.qkv, l, *ws.heads);
     poll();
-    b.matmul(*layer.o, *ws.heads, *ws.y);  // y = Wo heads
-    b.all_reduce(*ws.y, shard);
-    b.add_rmsnorm(*ws.x, *ws.y, *layer.feed_forward_norm, c.rms_norm_eps, *ws.h);  // x += y
+    b.matmul_add(*layer.o, *ws.heads, *ws.x);  // x += Wo heads
+    b.all_reduce(*ws.x, shard);
 
     poll();
+    b.rmsnorm(*ws.x, *layer.feed_forward_norm, c.rms_norm_eps, *ws.h);
     b.matmul_silu(*layer.gate_up, *ws.h, *ws.f);  // f = silu(W1 h) * W3 h
     poll();
-    b.matmul(*layer.down, *ws.f, *ws.y);  // y = W2 f
-    b.all_reduce(*ws.y, shard);
-    b.add_rmsnorm(*ws.x, *ws.y, next_norm, c.rms_norm_eps, *ws.h);  // x += y; h = norm(x)
+    b.matmul_add(*layer.down, *ws.f, *ws.x);  // x += W2 f
+    b.all_reduce(*ws.x, shard);
   }
 
   poll();
+  b.rmsnorm(*ws.x, *w.final_norm, c.rms_norm_eps, *ws.h);
   b.logits(w.head_or_embedding(), *ws.h, results);
 }
 

@@ -15,7 +15,6 @@ struct Workspace {
   std::unique_ptr<Buffer> h;      // [T][D] its normalised form
   std::unique_ptr<Buffer> qkv;    // [T][(H + 2G) d]
   std::unique_ptr<Buffer> heads;  // [T][H d] attention output
-  std::unique_ptr<Buffer> y;      // [T][D] what a block adds to x
   std::unique_ptr<Buffer> f;      // [T][F]
 
   Workspace(Backend& backend, const Config& config);

@@ -86,8 +86,8 @@ void test_launches() {
   const std::vector<std::string> begin = {
       "inputs to the device", "embed",          "rmsnorm",
       "matmul 12288 x 4096",  "rope_and_store", "attention_decode",
-      "matmul 4096 x 4096",   "add_rmsnorm",    "matmul 22016 x 4096",
-      "matmul 4096 x 11008",  "add_rmsnorm",    "matmul 12288 x 4096"};
+      "matmul 4096 x 4096",   "rmsnorm",        "matmul 22016 x 4096",
+      "matmul 4096 x 11008",  "rmsnorm",        "matmul 12288 x 4096"};
   const std::vector<std::string> end = {"gather_rows", "matmul 32000 x 4096", "row_results",
                                         "results to the host"};
   CHECK(list.size() == 3 + 32 * 8 + 4, "%zu launches", list.size());

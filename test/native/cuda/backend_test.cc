@@ -49,7 +49,7 @@ class MadeUpReader : public RowReader {
 struct Model {
   std::unique_ptr<Backend> backend;  // destroyed last
   std::unique_ptr<Linear> embedding, qkv, o, gate_up, down;
-  std::unique_ptr<altiplano::Buffer> norm, x, h, qkv_out, heads, y, f;
+  std::unique_ptr<altiplano::Buffer> norm, x, h, qkv_out, heads, f;
 
   Model() : backend(cuda::make_backend(0, std::make_unique<MadeUpReader>())) {
     AttentionShape shape;
@@ -73,7 +73,6 @@ struct Model {
     h = backend->allocate(8, kHidden, BufferKind::kMatmulInput);
     qkv_out = backend->allocate(8, 5 * kHeadDim, BufferKind::kMatmulOutput);
     heads = backend->allocate(8, 3 * kHeadDim, BufferKind::kMatmulInput);
-    y = backend->allocate(8, kHidden, BufferKind::kResidual);
     f = backend->allocate(8, kIntermediate, BufferKind::kMatmulInput);
     const WeightFormat f16 = {WeightType::kF16, 0, false}, int8 = {WeightType::kInt8, 32, true},
                        int4 = {WeightType::kInt4, 32, false}, bf16 = {WeightType::kBF16, 0, false};
@@ -131,11 +130,11 @@ struct Model {
       b.matmul(*qkv, *h, *qkv_out);
       b.rope_and_store(*qkv_out, 0);
       b.attention(*qkv_out, 0, *heads);
-      b.matmul(*o, *heads, *y);
-      b.add_rmsnorm(*x, *y, *norm, 1e-5f, *h);
+      b.matmul_add(*o, *heads, *x);
+      b.rmsnorm(*x, *norm, 1e-5f, *h);
       b.matmul_silu(*gate_up, *h, *f);
-      b.matmul(*down, *f, *y);
-      b.add_rmsnorm(*x, *y, *norm, 1e-5f, *h);
+      b.matmul_add(*down, *f, *x);
+      b.rmsnorm(*x, *norm, 1e-5f, *h);
       b.logits(*embedding, *h, results);
     } catch (...) {
       b.abandon_step();

@@ -142,6 +142,16 @@ struct Batch {
   std::vector<int32_t> page_copies;  // pairs
 };
 
+// Whether the wanted rows are all tokens in order, as when every sequence decodes: devices then
+// have nothing to gather for the output head.
+inline bool wants_every_token(const Batch& batch) {
+  if (batch.rows.size() != batch.tokens.size()) return false;
+  for (size_t i = 0; i < batch.rows.size(); ++i) {
+    if (batch.rows[i] != static_cast<int32_t>(i)) return false;
+  }
+  return true;
+}
+
 // The answer of a step; see StepResult in lib/native.ts. Sized before the step.
 struct RowResults {
   std::vector<int32_t> candidate_ids;

@@ -99,6 +99,7 @@ class ModelBackend : public Backend {
   void begin_step(const Batch& batch) override {
     tokens_ = static_cast<int64_t>(batch.tokens.size());
     rows_ = static_cast<int64_t>(batch.rows.size());
+    gathers_ = !wants_every_token(batch);
     const std::vector<int32_t> blocks(batch.sequence_starts.size());
     items_ = cuda::attention_items(batch, blocks, shape_.heads / shape_.kv_heads);
     double pages = 0;
@@ -152,8 +153,10 @@ class ModelBackend : public Backend {
     for (int64_t first = 0; first < rows_; first += kLogitRows) {
       const int64_t rows = std::min(kLogitRows, rows_ - first);
       const auto blocks = static_cast<double>(rows);
-      small("gather_rows", blocks, kRowBlocks, 1 + columns(h) / 8 / kRowThreads,
-            blocks * columns(h) * 4);
+      if (gathers_) {
+        small("gather_rows", blocks, kRowBlocks, 1 + columns(h) / 8 / kRowThreads,
+              blocks * columns(h) * 4);
+      }
       multiply(head, rows, Epilogue::kStoreF32);
       // Two passes over the row; in the second, two sums in f64 of two conversions each (which go
       // half as fast as additions).
@@ -207,6 +210,7 @@ class ModelBackend : public Backend {
 
   const AttentionShape shape_;
   int64_t tokens_ = 0, rows_ = 0;
+  bool gathers_ = false;
   cuda::AttentionItems items_;
   std::vector<Launch> launches_;
 };

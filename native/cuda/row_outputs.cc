@@ -78,6 +78,7 @@ void RowOutputs::begin(const Batch& batch) {
     host_rows_ = {};
     host_rows_ = PinnedMemory(context_, row_bytes, "whole rows of logits");
   }
+  gathers_ = !wants_every_token(batch);
   const int32_t most = batch.candidates.empty() ? 0 : *std::ranges::max_element(batch.candidates);
   wants_candidates_ = most > 1;  // one comes with the sums
   keys_stride_ = 0;
@@ -100,9 +101,13 @@ void RowOutputs::launch(const Linear& head, CUdeviceptr h, int64_t h_stride,
   for (int64_t first = 0; first < layout_.rows; first += at_once) {
     const int64_t count = std::min(at_once, layout_.rows - first);
     const auto rows = static_cast<uint32_t>(count);
-    operations_.gather_rows(stream_, h, inputs.rows() + first * 4, rows, h_stride, gathered_.get());
+    CUdeviceptr x = h + first * h_stride * 2;
+    if (gathers_) {
+      x = gathered_.get();
+      operations_.gather_rows(stream_, h, inputs.rows() + first * 4, rows, h_stride, x);
+    }
     for (const CudaLinear::Part& part : w.parts) {
-      matmul_.multiply(stream_, part.matrix, gathered_.get(), h_stride, count, Epilogue::kStoreF32,
+      matmul_.multiply(stream_, part.matrix, x, h_stride, count, Epilogue::kStoreF32,
                        logits_.get() + part.first_row * sizeof(float), vocab_);
     }
     const CUdeviceptr requests = inputs.requests() + first * sizeof(RowRequest);

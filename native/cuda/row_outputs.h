@@ -42,6 +42,7 @@ class RowOutputs {
   DeviceMemory keys_;       // [kLogitRows][keys_stride_], for many candidates
   int64_t keys_stride_ = 0;
   bool wants_candidates_ = false;
+  bool gathers_ = false;  // else the rows are those of h: see wants_every_token()
   ResultLayout layout_;
   std::vector<int32_t> full_rows_;  // [R]: the place of the row among the whole ones, or -1
 };

@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "util/activation_type.h"
 #include "util/file_type.h"
 #include "util/kv_type.h"
 #include "util/weight_format.h"
@@ -110,6 +111,7 @@ struct AttentionShape {
   int layers = 0;
   int64_t max_positions = 0;
   KvType kv_type = KvType::kF32;
+  ActivationType activations = ActivationType::kF16;  // see StepLimits
   int64_t kv_pages = 0;
   std::vector<double> inverse_frequencies;  // [head_dim / 2]
 };

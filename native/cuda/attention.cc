@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "cuda/kv_page.h"
+
 namespace altiplano::cuda {
 namespace {
 
@@ -14,20 +16,32 @@ uint32_t general_shared_bytes(int head_dim) {
   return (1 + kGeneralWarps) * static_cast<uint32_t>(head_dim) * sizeof(float);
 }
 
-int element_bytes(KvType type) { return type == KvType::kInt8 ? 1 : 2; }
+int element_bytes(KvType type) { return static_cast<int>(kv_element_bytes(type)); }
+
+bool is_bf16(const AttentionShape& shape) { return shape.activations == ActivationType::kBF16; }
 
 const char* tile_kernel(bool prefill, const AttentionShape& shape) {
-  static constexpr const char* kNames[2][2][2] = {
-      {{"attention_decode_f16_64", "attention_decode_f16_128"},
-       {"attention_decode_int8_64", "attention_decode_int8_128"}},
-      {{"attention_prefill_f16_64", "attention_prefill_f16_128"},
-       {"attention_prefill_int8_64", "attention_prefill_int8_128"}}};
-  return kNames[prefill][shape.kv_type == KvType::kInt8][shape.head_dim == 128];
+  // By activations, whether the cache is in int8, and whether a head has 128 dimensions.
+  static constexpr const char* kNames[2][2][2][2] = {
+      {{{"attention_decode_f16_64", "attention_decode_f16_128"},
+        {"attention_decode_int8_64", "attention_decode_int8_128"}},
+       {{"attention_decode_bf16_64", "attention_decode_bf16_128"},
+        {"attention_decode_bf16_int8_64", "attention_decode_bf16_int8_128"}}},
+      {{{"attention_prefill_f16_64", "attention_prefill_f16_128"},
+        {"attention_prefill_int8_64", "attention_prefill_int8_128"}},
+       {{"attention_prefill_bf16_64", "attention_prefill_bf16_128"},
+        {"attention_prefill_bf16_int8_64", "attention_prefill_bf16_int8_128"}}}};
+  return kNames[prefill][is_bf16(shape)][shape.kv_type == KvType::kInt8][shape.head_dim == 128];
 }
 
-const char* general_kernel(KvType type) {
-  static constexpr const char* kNames[] = {"attention_f32", "attention_f16", "attention_int8"};
-  return kNames[static_cast<size_t>(type)];
+const char* general_kernel(const AttentionShape& shape) {
+  // In the order of KvType.
+  static constexpr const char* kNames[2][kKvTypes] = {
+      {"attention_f16_kv_f32", "attention_f16_kv_f16", "attention_f16_kv_int8",
+       "attention_f16_kv_bf16"},
+      {"attention_bf16_kv_f32", "attention_bf16_kv_f16", "attention_bf16_kv_int8",
+       "attention_bf16_kv_bf16"}};
+  return kNames[is_bf16(shape)][static_cast<size_t>(shape.kv_type)];
 }
 
 uint64_t parts_bytes(const AttentionShape& shape, int multiprocessors) {
@@ -60,8 +74,7 @@ Attention::Attention(const Stream& stream, KernelLibrary& kernels, const Attenti
     return kernel;
   };
   if (!tiles_) {
-    general_ =
-        find("attention", general_kernel(shape.kv_type), general_shared_bytes(shape.head_dim));
+    general_ = find("attention", general_kernel(shape), general_shared_bytes(shape.head_dim));
     return;
   }
   const int bytes = element_bytes(shape.kv_type);
@@ -84,11 +97,21 @@ void Attention::launch(const Stream& stream, const StepTokens& tokens, CUdevicep
                        int64_t out_stride) const {
   const float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
   if (!tiles_) {
+    const GeneralAttentionParameters p{.qkv = pointer<const void>(qkv),
+                                       .out = pointer<void>(out),
+                                       .words = pointer<const int32_t>(tokens.words),
+                                       .positions = pointer<const int32_t>(tokens.positions),
+                                       .block_begin = pointer<const int32_t>(tokens.block_begin),
+                                       .pages = pointer<const uint8_t>(cache.layer(layer)),
+                                       .head_bytes = cache.head_bytes,
+                                       .stride = static_cast<int32_t>(stride),
+                                       .out_stride = static_cast<int32_t>(out_stride),
+                                       .heads = shape_.heads,
+                                       .kv_heads = shape_.kv_heads,
+                                       .head_dim = shape_.head_dim,
+                                       .scale = scale};
     general_.launch(stream, {tokens.count, static_cast<uint32_t>(shape_.heads)},
-                    {kGeneralWarps * 32}, general_shared_bytes(shape_.head_dim), qkv,
-                    static_cast<int32_t>(stride), shape_.heads, shape_.kv_heads, shape_.head_dim,
-                    scale, tokens.positions, tokens.block_begin, tokens.words, cache.layer(layer),
-                    cache.head_bytes, out, static_cast<int32_t>(out_stride));
+                    {kGeneralWarps * 32}, general_shared_bytes(shape_.head_dim), p);
     return;
   }
   const int bytes = element_bytes(shape_.kv_type);

@@ -1,11 +1,12 @@
 // softmax(q K^T / sqrt(d)) V over the paged cache, for any head dimension, any number of tokens and
-// any element type of the cache: right everywhere, fast nowhere. Prefill and decode are the same to
-// it: each token sees the keys up to its own position, in the pages of its sequence.
+// any element types: right everywhere, fast nowhere. Prefill and decode are the same to it: each
+// token sees the keys up to its own position, in the pages of its sequence.
 //
 // One block computes one token and query head. Its warps take pages in turn; each keeps a running
 // maximum, a sum and a weighted sum of values (online softmax, f32), which are merged at the end by
 // their maxima. In a page a lane scores one key, then the warp adds up the values, a lane per
 // dimension. What a token gets depends on nothing but its own sequence.
+#include "cuda/attention_parameters.h"
 #include "cuda/kv_element.cuh"
 #include "cuda/reduce.cuh"
 
@@ -15,34 +16,33 @@ constexpr int kWarps = 4;
 static_assert(kKvPageTokens == 32, "a lane scores one key of a page");
 
 // Dynamic shared memory: q [head_dim], then per warp the weighted values [head_dim].
-// q in qkv [T][stride]; positions [T]; block_begin [T]: where the pages of a token's sequence begin
-// in `words`; layer_pages [pages][kv_heads][head_bytes]; out [T][out_stride]
-template <class Element>
-__device__ void attend(const __half* qkv, int32_t stride, int32_t heads, int32_t kv_heads,
-                       int32_t head_dim, float scale, const int32_t* positions,
-                       const int32_t* block_begin, const int32_t* words, uint8_t* layer_pages,
-                       int64_t head_bytes, __half* out, int32_t out_stride) {
+template <class Activation, class Element>
+__device__ void attend(const GeneralAttentionParameters& p) {
   extern __shared__ float shared[];
   __shared__ float maxima[kWarps], sums[kWarps];
   const int64_t t = blockIdx.x;
   const int head = blockIdx.y;
+  const int head_dim = p.head_dim;
+  const auto* const qkv = static_cast<const Activation*>(p.qkv);
+  auto* const out = static_cast<Activation*>(p.out);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int kv_head = head / (heads / kv_heads);
+  const int kv_head = head / (p.heads / p.kv_heads);
   float* const q = shared;
   float* const values = shared + (1 + warp) * head_dim;
 
   for (int i = threadIdx.x; i < head_dim; i += blockDim.x) {
-    q[i] = __half2float(qkv[t * stride + static_cast<int64_t>(head) * head_dim + i]) * scale;
+    q[i] = to_float(qkv[t * p.stride + static_cast<int64_t>(head) * head_dim + i]) * p.scale;
   }
   for (int i = lane; i < head_dim; i += 32) values[i] = 0.0f;
   __syncthreads();  // all of q is there
 
-  const int32_t* const pages = words + block_begin[t];
-  const int32_t visible = positions[t] + 1;
+  const int32_t* const pages = p.words + p.block_begin[t];
+  const int32_t visible = p.positions[t] + 1;
   float maximum = -INFINITY, sum = 0.0f;
   for (int32_t first = warp * kKvPageTokens; first < visible; first += kWarps * kKvPageTokens) {
     const int64_t page = pages[first / kKvPageTokens];
-    const KvHead<Element> cache(layer_pages + (page * kv_heads + kv_head) * head_bytes, head_dim);
+    const KvHead<const Element> cache(p.pages + (page * p.kv_heads + kv_head) * p.head_bytes,
+                                      head_dim);
     const int count = min(kKvPageTokens, visible - first);
 
     float score = -INFINITY;  // of this lane's key
@@ -89,36 +89,42 @@ __device__ void attend(const __half* qkv, int32_t stride, int32_t heads, int32_t
   for (int i = threadIdx.x; i < head_dim; i += blockDim.x) {
     float value = 0.0f;
     for (int w = 0; w < kWarps; ++w) value += shared[(1 + w) * head_dim + i] * shares[w];
-    out[t * out_stride + static_cast<int64_t>(head) * head_dim + i] =
-        __float2half_rn(value / total);
+    out[t * p.out_stride + static_cast<int64_t>(head) * head_dim + i] =
+        from_float<Activation>(value / total);
   }
 }
 
-extern "C" __global__ void attention_f32(const __half* qkv, int32_t stride, int32_t heads,
-                                         int32_t kv_heads, int32_t head_dim, float scale,
-                                         const int32_t* positions, const int32_t* block_begin,
-                                         const int32_t* words, uint8_t* layer_pages,
-                                         int64_t head_bytes, __half* out, int32_t out_stride) {
-  attend<float>(qkv, stride, heads, kv_heads, head_dim, scale, positions, block_begin, words,
-                layer_pages, head_bytes, out, out_stride);
+extern "C" __global__ void attention_f16_kv_f32(
+    const __grid_constant__ GeneralAttentionParameters p) {
+  attend<__half, float>(p);
 }
-
-extern "C" __global__ void attention_f16(const __half* qkv, int32_t stride, int32_t heads,
-                                         int32_t kv_heads, int32_t head_dim, float scale,
-                                         const int32_t* positions, const int32_t* block_begin,
-                                         const int32_t* words, uint8_t* layer_pages,
-                                         int64_t head_bytes, __half* out, int32_t out_stride) {
-  attend<__half>(qkv, stride, heads, kv_heads, head_dim, scale, positions, block_begin, words,
-                 layer_pages, head_bytes, out, out_stride);
+extern "C" __global__ void attention_f16_kv_f16(
+    const __grid_constant__ GeneralAttentionParameters p) {
+  attend<__half, __half>(p);
 }
-
-extern "C" __global__ void attention_int8(const __half* qkv, int32_t stride, int32_t heads,
-                                          int32_t kv_heads, int32_t head_dim, float scale,
-                                          const int32_t* positions, const int32_t* block_begin,
-                                          const int32_t* words, uint8_t* layer_pages,
-                                          int64_t head_bytes, __half* out, int32_t out_stride) {
-  attend<int8_t>(qkv, stride, heads, kv_heads, head_dim, scale, positions, block_begin, words,
-                 layer_pages, head_bytes, out, out_stride);
+extern "C" __global__ void attention_f16_kv_int8(
+    const __grid_constant__ GeneralAttentionParameters p) {
+  attend<__half, int8_t>(p);
+}
+extern "C" __global__ void attention_f16_kv_bf16(
+    const __grid_constant__ GeneralAttentionParameters p) {
+  attend<__half, __nv_bfloat16>(p);
+}
+extern "C" __global__ void attention_bf16_kv_f32(
+    const __grid_constant__ GeneralAttentionParameters p) {
+  attend<__nv_bfloat16, float>(p);
+}
+extern "C" __global__ void attention_bf16_kv_f16(
+    const __grid_constant__ GeneralAttentionParameters p) {
+  attend<__nv_bfloat16, __half>(p);
+}
+extern "C" __global__ void attention_bf16_kv_int8(
+    const __grid_constant__ GeneralAttentionParameters p) {
+  attend<__nv_bfloat16, int8_t>(p);
+}
+extern "C" __global__ void attention_bf16_kv_bf16(
+    const __grid_constant__ GeneralAttentionParameters p) {
+  attend<__nv_bfloat16, __nv_bfloat16>(p);
 }
 
 }  // namespace altiplano::cuda

@@ -45,8 +45,8 @@ class Attention {
   static uint64_t device_bytes(const AttentionShape& shape, int multiprocessors);
   uint64_t device_bytes() const { return parts_.bytes() + counters_.bytes(); }
 
-  // out [T][out_stride] f16 = attention of q in qkv [T][stride] f16. Pointers are device memory;
-  // strides count elements.
+  // out [T][out_stride] = attention of q in qkv [T][stride], both of the type of activations.
+  // Pointers are device memory; strides count elements.
   void launch(const Stream& stream, const StepTokens& tokens, CUdeviceptr qkv, int64_t stride,
               const KvCache& cache, int layer, CUdeviceptr out, int64_t out_stride) const;
 

@@ -1,6 +1,7 @@
 // Attention of sequences with at most 16 query rows in a step (a token of a model with up to 16
 // query heads per KV head, or some tokens of one with fewer): limited by how fast keys and values
-// come from memory. softmax(q K^T / sqrt(d)) V, head dimensions 64 and 128, cache in f16 or int8.
+// come from memory. softmax(q K^T / sqrt(d)) V, head dimensions 64 and 128, cache in
+// the type of activations (f16 or bf16) or in int8.
 //
 // The query heads of a KV head are the rows of one mma, so that GQA reads each key once. Keys are
 // split over the grid by whole pages (blockIdx.x) and, within a block, page by page over its warps.
@@ -15,7 +16,7 @@
 namespace altiplano::cuda {
 
 constexpr int kUnitKeys = 16;
-// Two blocks of a multiprocessor hold 160 KiB in f16 with 128 dimensions.
+// Two blocks of a multiprocessor hold 160 KiB in 16 bits with 128 dimensions.
 constexpr int kSlots = kDecodeSlots;
 constexpr int kThreads = kDecodeWarps * 32;
 
@@ -24,7 +25,7 @@ template <int kDim>
 constexpr int kPartStride = kDim + 8;
 
 // Dynamic shared memory: a ring of slots per warp; at the end partial results, which are smaller.
-template <class Element, int kDim>
+template <class Activation, class Element, int kDim>
 __device__ void decode(const AttentionParameters& p) {
   using Tile = KvTile<Element, kDim>;
   constexpr int kSlotBytes = Tile::bytes(kUnitKeys);
@@ -66,7 +67,7 @@ __device__ void decode(const AttentionParameters& p) {
 #pragma unroll
   for (int i = 0; i < kSlots - 1; ++i) copy_slot(i);
 
-  QueryRows<Element, kDim, 1> state;
+  QueryRows<Activation, Element, kDim, 1> state;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     state.visible[0][r] = p.positions[token_of(p, item, g + 8 * r)] + 1;
@@ -74,11 +75,11 @@ __device__ void decode(const AttentionParameters& p) {
   // q passes through the last slot of the first ring, to which nothing is copied yet; in int8,
   // where slots are smaller, through the bytes behind the rings.
   const uint32_t queries = shared_address(shared) + decode_queries_at(sizeof(Element), kDim);
-  stage_queries<Element, kDim, kDecodeRows, kThreads>(p, item, kv_head, queries);
+  stage_queries<Activation, Element, kDim, kDecodeRows, kThreads>(p, item, kv_head, queries);
   __syncthreads();  // q is there
   uint32_t q[kDim / 16][4];
 #pragma unroll
-  for (int k = 0; k < kDim / 16; ++k) load_queries<kDim>(queries, 0, k, q[k]);
+  for (int k = 0; k < kDim / 16; ++k) load_queries<Activation, kDim>(queries, 0, k, q[k]);
   __syncthreads();  // and in everybody's registers: the slot may be copied to
   const auto operand = [&](int, int k, uint32_t(&a)[4]) {
 #pragma unroll
@@ -128,8 +129,8 @@ __device__ void decode(const AttentionParameters& p) {
   constexpr int kPartFloats = kDecodeRows * (kDim + 2);
   float* const all_parts = p.parts + place * p.splits * kPartFloats;
   const auto store = [&](int row, int i, float value) {
-    output(p, item, kv_head, row, kDim)[i] =
-        __float2half_rn(Tile::kInt8 ? value * (1.0f / kValueFactor) : value);
+    output<Activation>(p, item, kv_head, row, kDim)[i] =
+        from_float<Activation>(Tile::kInt8 ? value * (1.0f / kValueFactor<Activation>) : value);
   };
   for (int at = threadIdx.x; at < rows * kDim; at += kThreads) {
     const int row = at / kDim, i = at % kDim;
@@ -188,19 +189,35 @@ __device__ void decode(const AttentionParameters& p) {
 
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
     attention_decode_f16_64(const __grid_constant__ AttentionParameters p) {
-  decode<__half, 64>(p);
+  decode<__half, __half, 64>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
     attention_decode_f16_128(const __grid_constant__ AttentionParameters p) {
-  decode<__half, 128>(p);
+  decode<__half, __half, 128>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
     attention_decode_int8_64(const __grid_constant__ AttentionParameters p) {
-  decode<int8_t, 64>(p);
+  decode<__half, int8_t, 64>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
     attention_decode_int8_128(const __grid_constant__ AttentionParameters p) {
-  decode<int8_t, 128>(p);
+  decode<__half, int8_t, 128>(p);
+}
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
+    attention_decode_bf16_64(const __grid_constant__ AttentionParameters p) {
+  decode<__nv_bfloat16, __nv_bfloat16, 64>(p);
+}
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
+    attention_decode_bf16_128(const __grid_constant__ AttentionParameters p) {
+  decode<__nv_bfloat16, __nv_bfloat16, 128>(p);
+}
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
+    attention_decode_bf16_int8_64(const __grid_constant__ AttentionParameters p) {
+  decode<__nv_bfloat16, int8_t, 64>(p);
+}
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
+    attention_decode_bf16_int8_128(const __grid_constant__ AttentionParameters p) {
+  decode<__nv_bfloat16, int8_t, 128>(p);
 }
 
 }  // namespace altiplano::cuda

@@ -1,6 +1,6 @@
-// What host and device agree on about the attention of tensor cores: attention_decode.cu for
-// sequences with few query rows in a step, attention_prefill.cu for the others. See
-// docs/cuda-kernels.md.
+// What host and device agree on about attention: on tensor cores attention_decode.cu for sequences
+// with few query rows in a step, attention_prefill.cu for the others; attention.cu where these do
+// not fit. See docs/cuda-kernels.md.
 //
 // A query row is a token and a query head of one KV head: row r of an item is its token r / group
 // and head r % group of the group. Rows of one KV head see the same keys and share their loads.
@@ -37,7 +37,7 @@ constexpr int kv_tile_bytes(int element_bytes, int head_dim, int keys) {
 constexpr int decode_rings_bytes(int element_bytes, int head_dim) {
   return kDecodeWarps * kDecodeSlots * kv_tile_bytes(element_bytes, head_dim, 16);
 }
-// Where q [kDecodeRows][head_dim] f16 passes through: a slot of f16 holds it, one of int8 does not.
+// Where q [kDecodeRows][head_dim] passes through: a slot of 16 bits holds it, one of int8 does not.
 constexpr int decode_queries_at(int element_bytes, int head_dim) {
   return element_bytes == 2 ? (kDecodeSlots - 1) * kv_tile_bytes(element_bytes, head_dim, 16)
                             : decode_rings_bytes(element_bytes, head_dim);
@@ -53,8 +53,8 @@ constexpr int prefill_shared_bytes(int element_bytes, int head_dim) {
 }
 
 struct AttentionParameters {
-  const void* qkv;           // [T][stride] f16: q of all heads first
-  void* out;                 // [T][out_stride] f16
+  const void* qkv;           // [T][stride], f16 or bf16: q of all heads first
+  void* out;                 // [T][out_stride], the same
   const int32_t* words;      // the step's inputs
   const int32_t* positions;  // [T]
   const AttentionItem* items;
@@ -71,6 +71,23 @@ struct AttentionParameters {
   int32_t split_pages;  // decode: pages of a block
   int32_t splits;       // decode: blocks of an item and KV head, at most
   float scale;          // of scores: log2(e) / sqrt(head_dim)
+};
+
+// For attention.cu, which takes no items.
+struct GeneralAttentionParameters {
+  const void* qkv;             // [T][stride]: q of all heads first
+  void* out;                   // [T][out_stride]
+  const int32_t* words;        // the step's inputs
+  const int32_t* positions;    // [T]
+  const int32_t* block_begin;  // [T]: where the pages of a token's sequence begin in `words`
+  const uint8_t* pages;        // of the layer: [pages][kv_heads][head_bytes]
+  int64_t head_bytes;
+  int32_t stride;
+  int32_t out_stride;
+  int32_t heads;
+  int32_t kv_heads;
+  int32_t head_dim;
+  float scale;  // of scores: 1 / sqrt(head_dim)
 };
 
 }  // namespace altiplano::cuda

@@ -5,7 +5,9 @@
 namespace altiplano::cuda {
 
 bool has_attention_tiles(const AttentionShape& shape) {
-  return (shape.head_dim == 64 || shape.head_dim == 128) && shape.kv_type != KvType::kF32 &&
+  const KvType same = shape.activations == ActivationType::kBF16 ? KvType::kBF16 : KvType::kF16;
+  return (shape.head_dim == 64 || shape.head_dim == 128) &&
+         (shape.kv_type == same || shape.kv_type == KvType::kInt8) &&
          shape.heads / shape.kv_heads <= kPrefillRows;
 }
 

@@ -13,8 +13,9 @@ namespace altiplano::cuda {
 // Blocks of a multiprocessor that the registers and shared memory of both kernels allow.
 inline constexpr int kAttentionBlocks = 2;
 
-// Whether there are tensor-core kernels for a shape: head dimensions 64 and 128, a cache in f16 or
-// int8. The others are computed by one for everything, which needs no items.
+// Whether there are tensor-core kernels for a shape: head dimensions 64 and 128, a cache in the
+// type of activations or in int8. The others are computed by one for everything, which needs no
+// items.
 bool has_attention_tiles(const AttentionShape& shape);
 
 // The items of a batch. `blocks` [sequence]: where its pages stand in the step's inputs.

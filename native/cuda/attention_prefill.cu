@@ -1,6 +1,6 @@
 // Attention of sequences with many tokens in a step, in the manner of FlashAttention-2 (Dao, 2023):
-// limited by arithmetic. softmax(q K^T / sqrt(d)) V, head dimensions 64 and 128, cache in f16 or
-// int8.
+// limited by arithmetic. softmax(q K^T / sqrt(d)) V, head dimensions 64 and 128, cache in
+// the type of activations (f16 or bf16) or in int8.
 //
 // A block takes 128 query rows of one KV head, 32 to each of its four warps, and walks over the
 // keys that they see, 64 at a time (32 where registers are short). Keys and values pass through one
@@ -16,11 +16,11 @@ constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * 32;
 constexpr int kMs = kPrefillRows / kWarps / 16;
 
-// Dynamic shared memory: q [kPrefillRows][kDim] f16, then the ring: prefill_shared_bytes().
-template <class Element, int kDim>
+// Dynamic shared memory: q [kPrefillRows][kDim], then the ring: prefill_shared_bytes().
+template <class Activation, class Element, int kDim>
 __device__ void prefill(const AttentionParameters& p) {
   using Tile = KvTile<Element, kDim>;
-  using QueryTile = KvTile<__half, kDim>;
+  using QueryTile = KvTile<Activation, kDim>;
   constexpr int kTileKeys = prefill_tile_keys(sizeof(Element), kDim);
   constexpr int kSlots = prefill_slots(sizeof(Element));
   constexpr int kSlotBytes = Tile::bytes(kTileKeys);
@@ -57,11 +57,11 @@ __device__ void prefill(const AttentionParameters& p) {
     commit_copies();  // empty ones too: groups are counted
   };
 
-  stage_queries<Element, kDim, kPrefillRows, kThreads>(p, item, kv_head, queries);
+  stage_queries<Activation, Element, kDim, kPrefillRows, kThreads>(p, item, kv_head, queries);
 #pragma unroll
   for (int i = 0; i < kSlots - 1; ++i) copy_slot(i);
 
-  QueryRows<Element, kDim, kMs> state;
+  QueryRows<Activation, Element, kDim, kMs> state;
   int least = INT32_MAX, most = 0;  // keys that rows of this warp see
 #pragma unroll
   for (int m = 0; m < kMs; ++m) {
@@ -78,7 +78,7 @@ __device__ void prefill(const AttentionParameters& p) {
   if (warp * kMs * 16 >= rows) most = 0;  // none of this warp's rows exists
 
   const auto operand = [&](int m, int k, uint32_t(&a)[4]) {
-    load_queries<kDim>(queries, warp * kMs * 16 + m * 16, k, a);
+    load_queries<Activation, kDim>(queries, warp * kMs * 16 + m * 16, k, a);
   };
 
   uint32_t probabilities[kMs][kTileKeys / 16][4];
@@ -112,17 +112,19 @@ __device__ void prefill(const AttentionParameters& p) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int row = (warp * kMs + m) * 16 + r * 8 + g;
-      const float factor = (Tile::kInt8 ? 1.0f / kValueFactor : 1.0f) / state.sum[m][r];
+      const float factor = (Tile::kInt8 ? 1.0f / kValueFactor<Activation> : 1.0f) / state.sum[m][r];
       const float(&out)[kDim / 8][4] = state.out[m];
 #pragma unroll
       for (int n = 0; n < kDim / 8; n += Tile::kInt8 ? 2 : 1) {
         const int first = dimension<Element>(n, 0, t);
         const uint32_t to = queries + QueryTile::offset(row, first / 8) + first % 8 * 2;
         if constexpr (Tile::kInt8) {  // two mma hold four neighbours
-          store_shared_8(to, pack_f16(out[n][2 * r] * factor, out[n + 1][2 * r] * factor),
-                         pack_f16(out[n][2 * r + 1] * factor, out[n + 1][2 * r + 1] * factor));
+          store_shared_8(
+              to, pack_pair<Activation>(out[n][2 * r] * factor, out[n + 1][2 * r] * factor),
+              pack_pair<Activation>(out[n][2 * r + 1] * factor, out[n + 1][2 * r + 1] * factor));
         } else {
-          store_shared_4(to, pack_f16(out[n][2 * r] * factor, out[n][2 * r + 1] * factor));
+          store_shared_4(to,
+                         pack_pair<Activation>(out[n][2 * r] * factor, out[n][2 * r + 1] * factor));
         }
       }
     }
@@ -131,26 +133,42 @@ __device__ void prefill(const AttentionParameters& p) {
   for (int at = lane; at < kMs * 16 * QueryTile::kChunks; at += 32) {
     const int row = warp * kMs * 16 + at / QueryTile::kChunks, chunk = at % QueryTile::kChunks;
     if (row >= rows) break;
-    *reinterpret_cast<uint4*>(output(p, item, kv_head, row, kDim) + chunk * 8) =
+    *reinterpret_cast<uint4*>(output<Activation>(p, item, kv_head, row, kDim) + chunk * 8) =
         load_shared_16(queries + QueryTile::offset(row, chunk));
   }
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
     attention_prefill_f16_64(const __grid_constant__ AttentionParameters p) {
-  prefill<__half, 64>(p);
+  prefill<__half, __half, 64>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
     attention_prefill_f16_128(const __grid_constant__ AttentionParameters p) {
-  prefill<__half, 128>(p);
+  prefill<__half, __half, 128>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
     attention_prefill_int8_64(const __grid_constant__ AttentionParameters p) {
-  prefill<int8_t, 64>(p);
+  prefill<__half, int8_t, 64>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
     attention_prefill_int8_128(const __grid_constant__ AttentionParameters p) {
-  prefill<int8_t, 128>(p);
+  prefill<__half, int8_t, 128>(p);
+}
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
+    attention_prefill_bf16_64(const __grid_constant__ AttentionParameters p) {
+  prefill<__nv_bfloat16, __nv_bfloat16, 64>(p);
+}
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
+    attention_prefill_bf16_128(const __grid_constant__ AttentionParameters p) {
+  prefill<__nv_bfloat16, __nv_bfloat16, 128>(p);
+}
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
+    attention_prefill_bf16_int8_64(const __grid_constant__ AttentionParameters p) {
+  prefill<__nv_bfloat16, int8_t, 64>(p);
+}
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
+    attention_prefill_bf16_int8_128(const __grid_constant__ AttentionParameters p) {
+  prefill<__nv_bfloat16, int8_t, 128>(p);
 }
 
 }  // namespace altiplano::cuda

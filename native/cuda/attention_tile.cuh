@@ -2,20 +2,21 @@
 // in shared memory, with online softmax (Dao, "FlashAttention-2", 2023).
 //
 // Scores S = Q K^T are `mma` accumulators. Their places in a lane are those of the A operand of the
-// next mma, P V, so that probabilities stay where they are, as f16. Tiles of K and V lie in shared
-// memory as they do in the cache, in rows of 16-byte chunks whose order is XORed with the row, so
-// that the eight rows that `ldmatrix` reads at once lie in different banks.
+// next mma, P V, so that probabilities stay where they are, in 16 bits. Tiles of K and V lie in
+// shared memory as they do in the cache, in rows of 16-byte chunks whose order is XORed with the
+// row, so that the eight rows that `ldmatrix` reads at once lie in different banks.
 //
-// In f16 a chunk is 8 dimensions. K is read as it lies, V transposed. In int8 it is 16, and
-// `ldmatrix` moves pairs of codes: a lane gets four codes of a key, which become two registers of
-// f16. The dimensions then stand in another order than in f16: for K, where any order will do, q is
-// read in the same one; for V it is the order of the results (dimension()).
+// Activation is the type of q, of the probabilities and of the results, __half or __nv_bfloat16;
+// Element, that of the cache, is the same or int8_t. In 16 bits a chunk is 8 dimensions. K is read
+// as it lies, V transposed. In int8 it is 16, and `ldmatrix` moves pairs of codes: a lane gets four
+// codes of a key, which become two registers of 16 bits. The dimensions then stand in another
+// order: for K, where any order will do, q is read in the same one; for V it is the order of the
+// results (dimension()).
 #pragma once
-
-#include <cuda_fp16.h>
 
 #include <cstdint>
 
+#include "cuda/activation_element.cuh"
 #include "cuda/attention_parameters.h"
 #include "cuda/kv_page.h"
 #include "cuda/ptx.cuh"
@@ -25,7 +26,9 @@ namespace altiplano::cuda {
 
 // Probabilities times the scales of V become f16: with this factor they stay away from its smallest
 // numbers. It is a power of two, so exact, and V's scales are at most 65504 / 127: no overflow.
-inline constexpr float kValueFactor = 64.0f;
+// bf16 has the range of the scales.
+template <class Activation>
+inline constexpr float kValueFactor = kIsBf16<Activation> ? 1.0f : 64.0f;
 
 // Keys or values of consecutive tokens in shared memory: [rows][kDim]; then, in int8, behind keys
 // the scales of keys [rows] and of values [rows].
@@ -91,9 +94,29 @@ __device__ inline void codes_to_f16(uint32_t codes, uint32_t& low, uint32_t& hig
   high = reinterpret_cast<const uint32_t&>(y);
 }
 
-__device__ inline uint32_t pack_f16(float low, float high) {
-  const __half2 pair = __floats2half2_rn(low, high);
-  return reinterpret_cast<const uint32_t&>(pair);
+// The same to bf16. A byte of seven bits under 0x43 is the bf16 number 128 + byte. The eighth bit,
+// the sign, makes 256 of 128 there: (128 + low bits) - (128 or 256) is the code.
+template <bool kNeighbours>
+__device__ inline void codes_to_bf16(uint32_t codes, uint32_t& low, uint32_t& high) {
+  const auto convert = [](uint32_t pair) {
+    const uint32_t bits = pair & 0xff7fff7fu, signs = pair & 0xff80ff80u;
+    const uint32_t minus_one = 0xbf80bf80u;
+    const __nv_bfloat162 d = __hfma2(reinterpret_cast<const __nv_bfloat162&>(signs),
+                                     reinterpret_cast<const __nv_bfloat162&>(minus_one),
+                                     reinterpret_cast<const __nv_bfloat162&>(bits));
+    return reinterpret_cast<const uint32_t&>(d);
+  };
+  low = convert(pick_bytes < kNeighbours ? 0x4140 : 0x4240 > (codes, 0x43434343u));
+  high = convert(pick_bytes < kNeighbours ? 0x4342 : 0x4341 > (codes, 0x43434343u));
+}
+
+template <class Activation, bool kNeighbours>
+__device__ inline void codes_to(uint32_t codes, uint32_t& low, uint32_t& high) {
+  if constexpr (kIsBf16<Activation>) {
+    codes_to_bf16<kNeighbours>(codes, low, high);
+  } else {
+    codes_to_f16<kNeighbours>(codes, low, high);
+  }
 }
 
 // Query row `row` of an item; rows behind the last one stand for the last one.
@@ -104,19 +127,21 @@ __device__ inline int head_of(const AttentionParameters& p, const AttentionItem&
                               int row) {
   return kv_head * p.group + min(row, item.tokens * p.group - 1) % p.group;
 }
-__device__ inline __half* output(const AttentionParameters& p, const AttentionItem& item,
-                                 int kv_head, int row, int head_dim) {
-  return static_cast<__half*>(p.out) + static_cast<int64_t>(token_of(p, item, row)) * p.out_stride +
+template <class Activation>
+__device__ Activation* output(const AttentionParameters& p, const AttentionItem& item, int kv_head,
+                              int row, int head_dim) {
+  return static_cast<Activation*>(p.out) +
+         static_cast<int64_t>(token_of(p, item, row)) * p.out_stride +
          head_of(p, item, kv_head, row) * head_dim;
 }
 
-// q of kRows rows to shared memory, as a tile of f16; 0 behind the last row. For int8 the
+// q of kRows rows to shared memory, as a tile of them; 0 behind the last row. For int8 the
 // dimensions are put in the order in which lanes hold the codes of K: of 16, operands of lane t are
 // dimensions 4 t, 4 t + 1 and 4 t + 2, 4 t + 3. Readable after a barrier.
-template <class Element, int kDim, int kRows, int kThreads>
+template <class Activation, class Element, int kDim, int kRows, int kThreads>
 __device__ void stage_queries(const AttentionParameters& p, const AttentionItem& item, int kv_head,
                               uint32_t tile) {
-  using Tile = KvTile<__half, kDim>;
+  using Tile = KvTile<Activation, kDim>;
   constexpr int kAll = kRows * Tile::kChunks;
   static_assert(kAll % kThreads == 0);
 #pragma unroll 4
@@ -125,7 +150,7 @@ __device__ void stage_queries(const AttentionParameters& p, const AttentionItem&
     const int row = at / Tile::kChunks, chunk = at % Tile::kChunks;
     uint4 v = {};
     if (row < item.tokens * p.group) {
-      v = *reinterpret_cast<const uint4*>(static_cast<const __half*>(p.qkv) +
+      v = *reinterpret_cast<const uint4*>(static_cast<const Activation*>(p.qkv) +
                                           static_cast<int64_t>(token_of(p, item, row)) * p.stride +
                                           head_of(p, item, kv_head, row) * kDim + chunk * 8);
     }
@@ -142,15 +167,15 @@ __device__ void stage_queries(const AttentionParameters& p, const AttentionItem&
 }
 
 // The mma operand of 16 rows of such a tile, from `row` on, and of 16 dimensions, the k-th.
-template <int kDim>
+template <class Activation, int kDim>
 __device__ void load_queries(uint32_t tile, int row, int k, uint32_t (&a)[4]) {
   const int lane = hide(threadIdx.x % 32);
-  load_matrices(tile + KvTile<__half, kDim>::offset(row + lane % 16, 2 * k + lane / 16), a[0], a[1],
-                a[2], a[3]);
+  load_matrices(tile + KvTile<Activation, kDim>::offset(row + lane % 16, 2 * k + lane / 16), a[0],
+                a[1], a[2], a[3]);
 }
 
 // Which of the dimensions that a lane holds in accumulator `i` of results' mma `n`: 8 n + 2 t and
-// the next in f16; in int8 two mma share 16 dimensions, four of a lane stand together.
+// the next in 16 bits; in int8 two mma share 16 dimensions, four of a lane stand together.
 template <class Element>
 __device__ inline int dimension(int n, int i, int t) {
   if constexpr (sizeof(Element) == 1) return n / 2 * 16 + 4 * t + 2 * (i & 1) + n % 2;
@@ -159,7 +184,7 @@ __device__ inline int dimension(int n, int i, int t) {
 
 // The query rows of a warp: kMs mma tiles of 16 rows, with what their softmax has come to.
 // Lane 4 g + t holds rows g and g + 8 of each.
-template <class Element, int kDim, int kMs>
+template <class Activation, class Element, int kDim, int kMs>
 struct QueryRows {
   using Tile = KvTile<Element, kDim>;
   float out[kMs][kDim / 8][4];
@@ -212,13 +237,13 @@ struct QueryRows {
         for (int half = 0; half < kHalves; ++half) {
           uint32_t b[2][2] = {{c[0], c[1]}, {c[2], c[3]}};  // [mma][operand]
           if constexpr (Tile::kInt8) {
-            codes_to_f16<true>(c[half], b[0][0], b[0][1]);
-            codes_to_f16<true>(c[2 + half], b[1][0], b[1][1]);
+            codes_to<Activation, true>(c[half], b[0][0], b[0][1]);
+            codes_to<Activation, true>(c[2 + half], b[1][0], b[1][1]);
           }
 #pragma unroll
           for (int m = 0; m < kMs; ++m) {
-            mma_f16(scores[m][n], a[half][m], b[0][0], b[0][1]);
-            mma_f16(scores[m][n + 1], a[half][m], b[1][0], b[1][1]);
+            mma_16<Activation>(scores[m][n], a[half][m], b[0][0], b[0][1]);
+            mma_16<Activation>(scores[m][n + 1], a[half][m], b[1][0], b[1][1]);
           }
         }
       }
@@ -226,9 +251,9 @@ struct QueryRows {
   }
 
   // Scores to probabilities, relative to the greatest score so far; what was added up before is
-  // scaled down where that has grown. They come out in f16, as A operands of 16 keys each, in int8
-  // times the scales of the values. The first key of the tile is `first_key`. With kMasked, keys
-  // that a row does not see have no probability.
+  // scaled down where that has grown. They come out in 16 bits, as A operands of 16 keys each, in
+  // int8 times the scales of the values. The first key of the tile is `first_key`. With kMasked,
+  // keys that a row does not see have no probability.
   template <bool kMasked, int kNs>
   __device__ void softmax(float scale, int first_key, uint32_t keys, float (&scores)[kMs][kNs][4],
                           uint32_t (&probabilities)[kMs][kNs / 2][4]) {
@@ -285,7 +310,7 @@ struct QueryRows {
         float2 factor = {1.0f, 1.0f};
         if constexpr (Tile::kInt8) {
           const float2 s = load_shared_f32_pair(scales + (kNs * 8 + n * 8 + 2 * t) * 4);
-          factor = {s.x * kValueFactor, s.y * kValueFactor};
+          factor = {s.x * kValueFactor<Activation>, s.y * kValueFactor<Activation>};
         }
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
@@ -293,7 +318,8 @@ struct QueryRows {
           const float high = exp2f(scores[m][n][2 * r + 1] - base[r]);
           sum[m][r] += low + high;
           probabilities[m][n / 2][n % 2 * 2 + r] =
-              Tile::kInt8 ? pack_f16(low * factor.x, high * factor.y) : pack_f16(low, high);
+              Tile::kInt8 ? pack_pair<Activation>(low * factor.x, high * factor.y)
+                          : pack_pair<Activation>(low, high);
         }
       }
     }
@@ -314,10 +340,10 @@ struct QueryRows {
                                  c[3]);
         uint32_t b[kMmas][2];
         if constexpr (Tile::kInt8) {
-          codes_to_f16<false>(c[0], b[0][0], b[1][0]);
-          codes_to_f16<false>(c[1], b[0][1], b[1][1]);
-          codes_to_f16<false>(c[2], b[2][0], b[3][0]);
-          codes_to_f16<false>(c[3], b[2][1], b[3][1]);
+          codes_to<Activation, false>(c[0], b[0][0], b[1][0]);
+          codes_to<Activation, false>(c[1], b[0][1], b[1][1]);
+          codes_to<Activation, false>(c[2], b[2][0], b[3][0]);
+          codes_to<Activation, false>(c[3], b[2][1], b[3][1]);
         } else {
           b[0][0] = c[0];
           b[0][1] = c[1];
@@ -328,7 +354,7 @@ struct QueryRows {
         for (int m = 0; m < kMs; ++m) {
 #pragma unroll
           for (int j = 0; j < kMmas; ++j)
-            mma_f16(out[m][n + j], probabilities[m][k], b[j][0], b[j][1]);
+            mma_16<Activation>(out[m][n + j], probabilities[m][k], b[j][0], b[j][1]);
         }
       }
     }

@@ -1,15 +1,15 @@
 // Numbers of the KV cache: how they lie in a page, and what they are as floats.
 #pragma once
 
-#include <cuda_fp16.h>
-
 #include <type_traits>
 
+#include "cuda/activation_element.cuh"
 #include "cuda/kv_page.h"
 
 namespace altiplano::cuda {
 
-// Keys and values of one KV head in a page. Element is float, __half or int8_t, or const.
+// Keys and values of one KV head in a page. Element is float, __half, __nv_bfloat16 or int8_t, or
+// const.
 template <class Element>
 struct KvHead {
   template <class T>
@@ -27,7 +27,6 @@ struct KvHead {
 };
 
 __device__ inline float to_float(float x) { return x; }
-__device__ inline float to_float(__half x) { return __half2float(x); }
 __device__ inline float to_float(int8_t x) { return static_cast<float>(x); }
 
 }  // namespace altiplano::cuda

@@ -13,7 +13,7 @@
 namespace altiplano::cuda {
 
 constexpr size_t kv_element_bytes(KvType type) {
-  return type == KvType::kF32 ? 4 : type == KvType::kF16 ? 2 : 1;
+  return type == KvType::kF32 ? 4 : type == KvType::kInt8 ? 1 : 2;
 }
 
 // Of one KV head; a multiple of 64, as head_dim is even.

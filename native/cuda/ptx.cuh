@@ -115,14 +115,21 @@ __device__ inline uint64_t policy_evict_normal() {
 }
 
 // --- tensor cores -------------------------------------------------------------------------------
-// Lane 4 g + t holds, with 2 bytes a number (f16), of A [16][16]: a[0] row g, columns 2 t, 2 t + 1;
-// a[1] row g + 8; a[2], a[3] the same 8 columns further. Of B [16][8]: b0 rows 2 t, 2 t + 1 of
-// column g, b1 8 rows further. Of C and D [16][8]: row g, columns 2 t and 2 t + 1; the same of row
-// g + 8. With one byte a number, 4 t .. 4 t + 3 stand for 2 t, 2 t + 1, and 16 for 8.
+// Lane 4 g + t holds, with 2 bytes a number (f16, bf16), of A [16][16]: a[0] row g, columns 2 t, 2
+// t + 1; a[1] row g + 8; a[2], a[3] the same 8 columns further. Of B [16][8]: b0 rows 2 t, 2 t + 1
+// of column g, b1 8 rows further. Of C and D [16][8]: row g, columns 2 t and 2 t + 1; the same of
+// row g + 8. With one byte a number, 4 t .. 4 t + 3 stand for 2 t, 2 t + 1, and 16 for 8.
 
 // d[16][8] += a[16][16] b[16][8] in f32
 __device__ inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));

@@ -1,14 +1,14 @@
-// Attention against f64: ragged batches that mix prompts and decoding, GQA, both cache types, pages
-// in any order, and garbage wherever nothing was stored. For shapes with tensor-core kernels and
-// for the kernel of all others.
+// Attention against f64: ragged batches that mix prompts and decoding, GQA, all types of
+// activations and caches, pages in any order, and garbage wherever nothing was stored. For shapes
+// with tensor-core kernels and for the kernel of all others.
 #include <algorithm>
 #include <numeric>
 
-#include "cpu/scalar.h"
 #include "cuda/attention.h"
 #include "cuda/kv_page.h"
 #include "cuda/step_inputs.h"
 #include "device.h"
+#include "halves.h"
 
 namespace altiplano::test {
 
@@ -24,6 +24,21 @@ struct Sequence {
   int tokens;   // of the step
 };
 
+// Element types of activations and of the cache.
+struct Types {
+  ActivationType activations;
+  KvType kv;
+};
+constexpr ActivationType kF16 = ActivationType::kF16, kBF16 = ActivationType::kBF16;
+// Those of the tensor-core kernels.
+constexpr Types kTileTypes[] = {
+    {kF16, KvType::kF16}, {kF16, KvType::kInt8}, {kBF16, KvType::kBF16}, {kBF16, KvType::kInt8}};
+
+// Standard deviations of queries, keys and values.
+struct Sizes {
+  float q = 1, k = 1, v = 1;
+};
+
 // A step over a cache, with everything that attention reads.
 struct Problem {
   AttentionShape shape;
@@ -37,9 +52,9 @@ struct Problem {
   int64_t stride = 0;
 };
 
-float to_f16(float x, uint16_t& bits) {
-  bits = cpu::f32_to_f16_one(x);
-  return cpu::f16_to_f32_one(bits);
+float round_to(ActivationType type, float x, uint16_t& bits) {
+  bits = to_bits(type, x);
+  return from_bits(type, bits);
 }
 
 // Writes one key or value to the cache; what it is there goes to `exact`.
@@ -66,21 +81,22 @@ void store(const AttentionShape& s, uint8_t* head, bool value, int offset, const
       std::memcpy(rows + (offset * s.head_dim + i) * 4, &x[i], 4);
     } else {
       uint16_t bits;
-      exact[i] = to_f16(x[i], bits);
+      exact[i] = round_to(s.kv_type == KvType::kBF16 ? kBF16 : kF16, x[i], bits);
       std::memcpy(rows + (offset * s.head_dim + i) * 2, &bits, 2);
     }
   }
 }
 
-Problem make_problem(KvType type, int head_dim, int kv_heads, int group,
-                     const std::vector<Sequence>& sequences, Random& random, float size = 1) {
+Problem make_problem(Types types, int head_dim, int kv_heads, int group,
+                     const std::vector<Sequence>& sequences, Random& random, Sizes sizes = {}) {
   Problem p;
   AttentionShape& s = p.shape;
   s.heads = kv_heads * group;
   s.kv_heads = kv_heads;
   s.head_dim = head_dim;
   s.layers = 1;
-  s.kv_type = type;
+  s.kv_type = types.kv;
+  s.activations = types.activations;
   int64_t pages = 2;
   for (const Sequence& q : sequences)
     pages += (q.context + q.tokens + kKvPageTokens - 1) / kKvPageTokens;
@@ -90,7 +106,7 @@ Problem make_problem(KvType type, int head_dim, int kv_heads, int group,
   for (int64_t i = pages - 1; i > 0; --i)
     std::swap(free_pages[i], free_pages[random.integer(0, i)]);
 
-  const auto head_bytes = static_cast<int64_t>(cuda::kv_head_bytes(type, head_dim));
+  const auto head_bytes = static_cast<int64_t>(cuda::kv_head_bytes(types.kv, head_dim));
   p.cache.assign(pages * kv_heads * head_bytes, 0xff);  // NaN in every float type
   p.batch.sequence_starts = p.batch.block_starts = {0};
   const int64_t token_size = int64_t{kv_heads} * head_dim;
@@ -108,7 +124,7 @@ Problem make_problem(KvType type, int head_dim, int kv_heads, int group,
         uint8_t* const head = p.cache.data() + (page * kv_heads + h) * head_bytes;
         for (const bool value : {false, true}) {
           std::vector<float>& to = value ? p.values : p.keys;
-          const std::vector<float> x = random.normals(head_dim, size);
+          const std::vector<float> x = random.normals(head_dim, value ? sizes.v : sizes.k);
           to.resize(to.size() + head_dim);
           store(s, head, value, i % kKvPageTokens, x.data(), to.data() + to.size() - head_dim);
         }
@@ -123,11 +139,12 @@ Problem make_problem(KvType type, int head_dim, int kv_heads, int group,
   p.stride = (int64_t{s.heads} + 2 * kv_heads) * head_dim + 8;
   p.stride = (p.stride + 7) / 8 * 8;
   const auto tokens = static_cast<int64_t>(p.batch.positions.size());
-  p.qkv.assign(tokens * p.stride, 0x7e00);
+  p.qkv.assign(tokens * p.stride, kNan16);
   p.q.resize(tokens * s.heads * head_dim);
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t i = 0; i < int64_t{s.heads} * head_dim; ++i) {
-      p.q[t * s.heads * head_dim + i] = to_f16(random.normal(size), p.qkv[t * p.stride + i]);
+      p.q[t * s.heads * head_dim + i] =
+          round_to(types.activations, random.normal(sizes.q), p.qkv[t * p.stride + i]);
     }
   }
   return p;
@@ -170,11 +187,13 @@ Run attend(CudaDevice& device, const Problem& p, int multiprocessors = 0) {
 // (f32 accumulation; tensor cores may cut off instead of rounding, which doubles a step), plus the
 // two factors' roundings, |s| 2^-22. A weight, exp of that, is off by the factor 1 +- e with
 // e = 2 e_s (numerator and denominator) + 2^-20 (ex2.approx, rescaling) and, as f16, by 2^-11 of
-// itself or, below 2^-14, by 2^-25 of the greatest weight (int8: of 64 scale_v times that). The sum
-// over n keys in f32 adds (n + 16) 2^-23 of sum w |v|, the result's own f16 2^-11 of itself.
-void check_attention(CudaDevice& device, const Problem& p, const char* what) {
+// itself or, below 2^-14, by 2^-25 of the greatest weight (int8: of 64 scale_v times that); as bf16
+// by 2^-8 of itself. The sum over n keys in f32 adds (n + 16) 2^-23 of sum w |v|, the result's own
+// rounding 2^-11 or 2^-8 of itself.
+void check_attention(CudaDevice& device, const Problem& p) {
   const Run run = attend(device, p);
   const AttentionShape& s = p.shape;
+  const double rounding = half_eps(s.activations), least = half_least(s.activations);
   const int d = s.head_dim, group = s.heads / s.kv_heads;
   for (size_t q = 0; q + 1 < p.batch.sequence_starts.size(); ++q) {
     for (int32_t t = p.batch.sequence_starts[q]; t < p.batch.sequence_starts[q + 1]; ++t) {
@@ -211,14 +230,15 @@ void check_attention(CudaDevice& device, const Problem& p, const char* what) {
           }
           // A code is at most 127 of v's scale, which divides out of the underflow of int8.
           const double code = s.kv_type == KvType::kInt8 ? 127.0 / 64 : largest;
-          const double relative = 2 * e_s + 0x1p-20 + 0x1p-11 + (visible + 16) * 0x1p-23;
-          const double bound = relative * magnitude + visible * 0x1p-25 * code / sum +
-                               0x1p-11 * std::abs(value) + 0x1p-24;
-          const float found = cpu::f16_to_f32_one(run.out[t * run.out_stride + h * d + i]);
+          const double relative = 2 * e_s + 0x1p-20 + rounding + (visible + 16) * 0x1p-23;
+          const double bound = relative * magnitude + visible * least * code / sum +
+                               rounding * std::abs(value) + 2 * least;
+          const float found = from_bits(s.activations, run.out[t * run.out_stride + h * d + i]);
           CHECK(std::abs(found - value) <= bound,
-                "%s: d %d, %d x %d heads, token %d (sequence %zu, %d keys), head %d, [%d]: %g, "
-                "exactly %g, bound %g",
-                what, d, s.kv_heads, group, t, q, visible, h, i, found, value, bound);
+                "%s, cache %s: d %d, %d x %d heads, token %d (sequence %zu, %d keys), head %d, "
+                "[%d]: %g, exactly %g, bound %g",
+                describe(s.activations), describe(s.kv_type), d, s.kv_heads, group, t, q, visible,
+                h, i, found, value, bound);
         }
       }
       for (int64_t i = int64_t{s.heads} * d; i < run.out_stride; ++i) {
@@ -226,10 +246,6 @@ void check_attention(CudaDevice& device, const Problem& p, const char* what) {
       }
     }
   }
-}
-
-const char* describe(KvType type) {
-  return type == KvType::kF32 ? "f32" : type == KvType::kF16 ? "f16" : "int8";
 }
 
 }  // namespace
@@ -248,25 +264,35 @@ void test_attention_tiles(CudaDevice& device) {
       {{95, 33}, {0, 17}, {300, 3}},
   };
   int seed = 0;
-  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+  for (const Types types : kTileTypes) {
     for (const int d : {64, 128}) {
       for (const auto& [kv_heads, group] : heads) {
         for (const std::vector<Sequence>& batch : batches) {
           if (quick && ++seed % 4 != 0) continue;
           device.set_seed(++seed);
           device.set_arithmetic(seed);
-          check_attention(device, make_problem(type, d, kv_heads, group, batch, random),
-                          describe(type));
+          const Problem p = make_problem(types, d, kv_heads, group, batch, random);
+          CHECK(cuda::has_attention_tiles(p.shape), "not on tensor cores");
+          check_attention(device, p);
         }
       }
     }
   }
   device.set_arithmetic(0);
   // Scores that are far apart, and such that hardly differ.
-  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+  for (const Types types : kTileTypes) {
     for (const float size : {0.01f, 6.f}) {
-      check_attention(device, make_problem(type, 64, 1, 4, {{40, 1}, {3, 30}}, random, size),
-                      describe(type));
+      check_attention(device, make_problem(types, 64, 1, 4, {{40, 1}, {3, 30}}, random,
+                                           {.q = size, .k = size, .v = size}));
+    }
+  }
+  // Numbers that f16 has not.
+  for (const KvType kv : {KvType::kBF16, KvType::kInt8}) {
+    for (const Sizes sizes : {Sizes{1e-20f, 1e20f, 1e30f}, Sizes{1e20f, 1e-20f, 1e-30f}}) {
+      for (const int d : {64, 128}) {
+        check_attention(device,
+                        make_problem({kBF16, kv}, d, 1, 4, {{40, 1}, {3, 30}}, random, sizes));
+      }
     }
   }
 }
@@ -274,12 +300,12 @@ void test_attention_tiles(CudaDevice& device) {
 void test_attention_splits(CudaDevice& device) {
   Random random(2);
   // One sequence of many pages: its keys are split over blocks, whose results are merged.
-  for (const KvType type : {KvType::kF16, KvType::kInt8}) {
-    const Problem p = make_problem(type, 64, 1, 2, {{1500, 1}, {40, 1}, {700, 4}}, random);
+  for (const Types types : kTileTypes) {
+    const Problem p = make_problem(types, 64, 1, 2, {{1500, 1}, {40, 1}, {700, 4}}, random);
     const cuda::AttentionSplit split =
         cuda::split_keys(3, 1, 47, device.context()->device().multiprocessors);
     CHECK(split.splits > 4 && split.pages % cuda::kDecodeWarps == 0, "%d splits", split.splits);
-    check_attention(device, p, describe(type));
+    check_attention(device, p);
     // The order in which blocks end changes nothing.
     device.set_seed(11);
     const Run first = attend(device, p);
@@ -303,12 +329,20 @@ void test_attention_splits(CudaDevice& device) {
 
 void test_attention_general(CudaDevice& device) {
   Random random(3);
-  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kInt8}) {
-    for (const int d : {8, 48, 96}) {
-      check_attention(device,
-                      make_problem(type, d, 2, 2, {{70, 1}, {0, 5}, {31, 1}, {32, 3}}, random),
-                      describe(type));
+  const std::vector<Sequence> batch = {{70, 1}, {0, 5}, {31, 1}, {32, 3}};
+  for (const ActivationType activations : {kF16, kBF16}) {
+    for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kInt8, KvType::kBF16}) {
+      for (const int d : {8, 48, 96}) {
+        check_attention(device, make_problem({activations, kv}, d, 2, 2, batch, random));
+      }
     }
+  }
+  // Head dimensions of the tensor-core kernels, with types that they do not have.
+  for (const Types types :
+       {Types{kF16, KvType::kBF16}, Types{kBF16, KvType::kF16}, Types{kBF16, KvType::kF32}}) {
+    const Problem p = make_problem(types, 64, 1, 2, batch, random);
+    CHECK(!cuda::has_attention_tiles(p.shape), "on tensor cores");
+    check_attention(device, p);
   }
 }
 
@@ -331,9 +365,9 @@ void test_attention_traffic(CudaDevice& device) {
        {Case{"7B, decode", 1, 32, {2047, 1}, 1, 1.03}, Case{"70B, decode", 8, 8, {4095, 1}, 1, 1.2},
         Case{"70B, decode of 16", 8, 8, {1023, 1}, 16, 1.03},
         Case{"7B, prefill", 1, 32, {1024, 256}, 1, 1.03}}) {
-    for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+    for (const Types types : kTileTypes) {
       constexpr int kHeads = 2;
-      const Problem p = make_problem(type, 128, kHeads, c.group,
+      const Problem p = make_problem(types, 128, kHeads, c.group,
                                      std::vector<Sequence>(c.sequences, c.sequence), random);
       const Run run = attend(device, p, 108 * kHeads / c.of_heads);
       double wavefronts = 0, ideal_wavefronts = 0, bytes = 0;
@@ -344,7 +378,7 @@ void test_attention_traffic(CudaDevice& device) {
             32.0 * static_cast<double>(report.global_read_sectors + report.global_write_sectors);
       }
       // Keys and values once for each tile of queries that sees them; q and the results.
-      const double token = static_cast<double>(cuda::kv_head_bytes(type, 128)) / kKvPageTokens;
+      const double token = static_cast<double>(cuda::kv_head_bytes(types.kv, 128)) / kKvPageTokens;
       double ideal = 0;
       const int tile = c.sequence.tokens == 1 ? 1 : cuda::kPrefillRows;
       for (int t = 0; t < c.sequence.tokens; t += tile) {
@@ -352,14 +386,15 @@ void test_attention_traffic(CudaDevice& device) {
       }
       ideal += 2.0 * kHeads * c.group * 128 * 2 * c.sequence.tokens;
       ideal *= c.sequences;
-      std::printf("  %s, %s: wavefronts %.3f, bytes %.3f of the ideal\n", c.name, describe(type),
-                  wavefronts / ideal_wavefronts, bytes / ideal);
-      CHECK(bytes <= c.most * ideal, "%s, %s: %g bytes, ideal %g", c.name, describe(type), bytes,
-            ideal);
+      std::printf("  %s, %s, cache %s: wavefronts %.3f, bytes %.3f of the ideal\n", c.name,
+                  describe(types.activations), describe(types.kv), wavefronts / ideal_wavefronts,
+                  bytes / ideal);
+      CHECK(bytes <= c.most * ideal, "%s, %s: %g bytes, ideal %g", c.name, describe(types.kv),
+            bytes, ideal);
       // The scales of int8 are pairs of f32 that eight rows share: two half-warps read 32 bytes
       // each.
-      CHECK(wavefronts <= (type == KvType::kInt8 ? 1.2 : 1.01) * ideal_wavefronts,
-            "%s, %s: %g wavefronts, ideal %g", c.name, describe(type), wavefronts,
+      CHECK(wavefronts <= (types.kv == KvType::kInt8 ? 1.2 : 1.01) * ideal_wavefronts,
+            "%s, %s: %g wavefronts, ideal %g", c.name, describe(types.kv), wavefronts,
             ideal_wavefronts);
     }
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <iterator>
 #include <string>
 
 #include "cuda/matmul_plan.h"
@@ -18,16 +19,19 @@ constexpr uint32_t kPackThreads = 128;
 constexpr uint32_t kQuantizeThreads = 256;
 
 constexpr const char* kSources[kMatmulKinds] = {"matmul_f16", "matmul_int8", "matmul_int4",
-                                                "matmul_w8a8"};
+                                                "matmul_w8a8", "matmul_bf16"};
 constexpr const char* kKernels[kMatmulKinds][kTiles] = {
     {"matmul_f16_8", "matmul_f16_16", "matmul_f16_32", "matmul_f16_64", "matmul_f16_128"},
     {"matmul_int8_8", "matmul_int8_16", "matmul_int8_32", "matmul_int8_64", "matmul_int8_128"},
     {"matmul_int4_8", "matmul_int4_16", "matmul_int4_32", "matmul_int4_64", "matmul_int4_128"},
-    {"matmul_w8a8_8", "matmul_w8a8_16", "matmul_w8a8_32", "matmul_w8a8_64", "matmul_w8a8_128"}};
+    {"matmul_w8a8_8", "matmul_w8a8_16", "matmul_w8a8_32", "matmul_w8a8_64", "matmul_w8a8_128"},
+    {"matmul_bf16_8", "matmul_bf16_16", "matmul_bf16_32", "matmul_bf16_64", "matmul_bf16_128"}};
 // In the order of WeightType.
 constexpr int kWeightTypes = 5;
 constexpr const char* kPack[kWeightTypes] = {"pack_f16_from_f32", "pack_f16_from_f16",
                                              "pack_f16_from_bf16", "pack_int8", "pack_int4"};
+constexpr const char* kPackBf16[] = {"pack_bf16_from_f32", "pack_bf16_from_f16",
+                                     "pack_bf16_from_bf16"};
 constexpr const char* kPackW8A8[kWeightTypes] = {"pack_w8a8_from_f32", "pack_w8a8_from_f16",
                                                  "pack_w8a8_from_bf16", "pack_w8a8_from_int8",
                                                  "pack_w8a8_from_int4"};
@@ -37,6 +41,12 @@ int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 size_t index_of(MatmulKind kind) { return static_cast<size_t>(kind); }
 
 MatmulKind kind_of(const MatrixShape& shape) {
+  if (shape.activations == ActivationType::kBF16) {
+    if (shape.int8_activations || shape.format.quantized()) {
+      throw Error("ALTIPLANO_INTERNAL", "bf16 activations are for matrices of floats");
+    }
+    return MatmulKind::kBF16;
+  }
   if (shape.int8_activations) return MatmulKind::kW8A8;
   if (shape.format.type == WeightType::kInt8) return MatmulKind::kInt8;
   if (shape.format.type == WeightType::kInt4) return MatmulKind::kInt4;
@@ -63,7 +73,7 @@ struct PackedSizes {
       const auto all = static_cast<size_t>(panels * kPanelRows * groups);
       zeros = bytes = values_bytes + 2 * all;
       if (shape.format.zero_points) bytes += all;
-    } else if (kind == MatmulKind::kF16) {
+    } else if (is_float(kind)) {
       bytes = values_bytes;
     }
   }
@@ -110,7 +120,7 @@ class TensorCoreMatmul : public Matmul {
     m.slices = sizes.slices;
     m.groups = sizes.groups;
     m.values = m.memory.get();
-    if (sizes.kind != MatmulKind::kF16) m.scales = m.values + sizes.scales;
+    if (!is_float(sizes.kind)) m.scales = m.values + sizes.scales;
     if (has_groups(sizes.kind) && shape.format.zero_points) m.zeros = m.values + sizes.zeros;
     return m;
   }
@@ -153,7 +163,8 @@ class TensorCoreMatmul : public Matmul {
       return;
     }
     const int64_t pieces = to.slices * panel_slice_bytes(to.kind) / (kPanelRows / 2) / 16;
-    pack_[type].launch(stream, {x, blocks_for(pieces)}, {kPackThreads}, 0, p);
+    const Kernel& pack = to.kind == MatmulKind::kBF16 ? pack_bf16_[type] : pack_[type];
+    pack.launch(stream, {x, blocks_for(pieces)}, {kPackThreads}, 0, p);
     if (has_groups(to.kind)) {
       const uint32_t zero_offset = to.kind == MatmulKind::kInt8 ? 128 : 0;
       pack_groups_.launch(stream, {x, blocks_for(to.groups)}, {kPackThreads}, 0, p, zero_offset);
@@ -220,6 +231,8 @@ class TensorCoreMatmul : public Matmul {
     const auto type = static_cast<size_t>(shape.format.type);
     if (kind == MatmulKind::kW8A8) {
       pack_w8a8_[type] = kernels_.find("matmul_pack", kPackW8A8[type]);
+    } else if (kind == MatmulKind::kBF16) {
+      pack_bf16_[type] = kernels_.find("matmul_pack", kPackBf16[type]);
     } else {
       pack_[type] = kernels_.find("matmul_pack", kPack[type]);
       if (has_groups(kind)) pack_groups_ = kernels_.find("matmul_pack", "pack_groups");
@@ -301,6 +314,7 @@ class TensorCoreMatmul : public Matmul {
   bool found_[kMatmulKinds] = {};
   Kernel multiply_[kMatmulKinds][kTiles];
   Kernel pack_[kWeightTypes];
+  Kernel pack_bf16_[std::size(kPackBf16)];
   Kernel pack_w8a8_[kWeightTypes];
   Kernel pack_groups_;
   Kernel quantize_;

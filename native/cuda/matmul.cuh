@@ -154,13 +154,16 @@ class StageLoader {
   int token_;
 };
 
-__device__ inline void multiply_add(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+template <MatmulKind kKind, class Number>
+__device__ inline void multiply_add(Number (&d)[4], const uint32_t (&a)[4], uint32_t b0,
                                     uint32_t b1) {
-  mma_f16(d, a, b0, b1);
-}
-__device__ inline void multiply_add(int32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0,
-                                    uint32_t b1) {
-  mma_s8(d, a, b0, b1);
+  if constexpr (kKind == MatmulKind::kW8A8) {
+    mma_s8(d, a, b0, b1);
+  } else if constexpr (kKind == MatmulKind::kBF16) {
+    mma_bf16(d, a, b0, b1);
+  } else {
+    mma_f16(d, a, b0, b1);
+  }
 }
 
 // A warp's share of a stage. `after_first_step()` is called when the tensor cores have work.
@@ -226,7 +229,7 @@ __device__ inline void multiply_stage(
 #pragma unroll
         for (int eight = 0; eight < kEights; ++eight) {
           const uint32_t(&fragment)[2] = b[kEights == 1 ? step % 2 : eight];
-          multiply_add(sums.at[s][eight], a, fragment[0], fragment[1]);
+          multiply_add<kKind>(sums.at[s][eight], a, fragment[0], fragment[1]);
         }
       }
       if (slice == 0 && step == 0) after_first_step();

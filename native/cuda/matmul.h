@@ -2,8 +2,8 @@
 // it. Layouts of packed weights, tiles and kernels are the business of the implementation
 // (matmul_parameters.h, docs/cuda-kernels.md).
 //
-// Activations are f16, sums are f32. Weights of any canonical format (docs/weight-formats.md) come
-// in canonical rows on the device and are packed there, once.
+// Activations are f16 or bf16, sums are f32. Weights of any canonical format
+// (docs/weight-formats.md) come in canonical rows on the device and are packed there, once.
 #pragma once
 
 #include <cuda.h>
@@ -31,6 +31,9 @@ struct MatrixShape {
   // Multiplies int8 by int8: activations are quantized with a scale per token, and the weights, of
   // whatever format, to int8 with a scale per row.
   bool int8_activations = false;
+  // What x is, and y where it has 16 bits. With bf16 weights of any float type are rounded to bf16,
+  // and multiplied so.
+  ActivationType activations = ActivationType::kF16;
 };
 
 // A weight matrix [rows][cols] in the layout of its kernels.
@@ -84,13 +87,13 @@ class Matmul {
   virtual size_t workspace_bytes() const = 0;
 
   // --- a step ---------------------------------------------------------------------------------
-  // y[t * y_stride + r] for t < tokens, r < rows from x[t * x_stride + k], k < w.cols: x is f16, y
-  // as the epilogue says. x is aligned to 16 bytes, x_stride a multiple of 8; nothing beyond
-  // `tokens` and `cols` is read. If y is aligned to 16 bytes and y_stride a multiple of 8, as it
-  // must be for kAddF32 and kSiluMulF16, columns up to the next multiple of 4 are written, too,
-  // with nothing of use; else kStoreF16 and kStoreF32 are slower. For matrices with
-  // int8_activations x is quantized first. Asynchronous, no allocation, no synchronisation; which
-  // kernels are launched depends on shapes and `tokens` only.
+  // y[t * y_stride + r] for t < tokens, r < rows from x[t * x_stride + k], k < w.cols: x is f16 or
+  // bf16 as the matrix was made for, y as the epilogue says. x is aligned to 16 bytes, x_stride a
+  // multiple of 8; nothing beyond `tokens` and `cols` is read. If y is aligned to 16 bytes and
+  // y_stride a multiple of 8, as it must be for kAddF32 and kSiluMulF16, columns up to the next
+  // multiple of 4 are written, too, with nothing of use; else kStoreF16 and kStoreF32 are slower.
+  // For matrices with int8_activations x is quantized first. Asynchronous, no allocation, no
+  // synchronisation; which kernels are launched depends on shapes and `tokens` only.
   virtual void multiply(const Stream& stream, const PackedMatrix& w, CUdeviceptr x,
                         int64_t x_stride, int64_t tokens, Epilogue epilogue, CUdeviceptr y,
                         int64_t y_stride) = 0;

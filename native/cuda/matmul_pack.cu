@@ -7,6 +7,7 @@
 // are read in whole sectors.
 #include <cuda_fp16.h>
 
+#include "cuda/activation_element.cuh"
 #include "cuda/matmul_parameters.h"
 #include "cuda/pack_parameters.h"
 
@@ -86,9 +87,9 @@ struct FromInt4 {
 
 // --- kernels: grid (pairs of rows), or (pairs, columns) ---
 
-// A piece: the fragment of one step, 8 numbers.
-template <class Source>
-__device__ void pack_f16(const PackParameters& p) {
+// A piece: the fragment of one step, 8 numbers of 16 bits.
+template <class Element, class Source>
+__device__ void pack_16(const PackParameters& p) {
   const int64_t index = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
   const int t = static_cast<int>(index % 4), step = static_cast<int>(index / 4 % 4);
   const int64_t slice = index / 16, pair = blockIdx.x;
@@ -103,8 +104,7 @@ __device__ void pack_f16(const PackParameters& p) {
     for (int e = 0; e < 2; ++e) {
       v[e] = row < p.rows && col + e < p.cols ? Source::at(p, row, col + e) : 0.f;
     }
-    const half2 both = __floats2half2_rn(v[0], v[1]);
-    words[i] = *reinterpret_cast<const uint32_t*>(&both);
+    words[i] = pack_pair<Element>(v[0], v[1]);
   }
   *piece<4>(p, PairPlace(p, p.pair_begin + pair), slice, step, t) =
       make_uint4(words[0], words[1], words[2], words[3]);
@@ -114,15 +114,27 @@ __device__ void pack_f16(const PackParameters& p) {
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     pack_f16_from_f32(const __grid_constant__ PackParameters p) {
-  pack_f16<FromF32>(p);
+  pack_16<__half, FromF32>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads)
     pack_f16_from_f16(const __grid_constant__ PackParameters p) {
-  pack_f16<FromF16>(p);
+  pack_16<__half, FromF16>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads)
     pack_f16_from_bf16(const __grid_constant__ PackParameters p) {
-  pack_f16<FromBf16>(p);
+  pack_16<__half, FromBf16>(p);
+}
+extern "C" __global__ void __launch_bounds__(kThreads)
+    pack_bf16_from_f32(const __grid_constant__ PackParameters p) {
+  pack_16<__nv_bfloat16, FromF32>(p);
+}
+extern "C" __global__ void __launch_bounds__(kThreads)
+    pack_bf16_from_f16(const __grid_constant__ PackParameters p) {
+  pack_16<__nv_bfloat16, FromF16>(p);
+}
+extern "C" __global__ void __launch_bounds__(kThreads)
+    pack_bf16_from_bf16(const __grid_constant__ PackParameters p) {
+  pack_16<__nv_bfloat16, FromBf16>(p);
 }
 
 // A piece: the fragments of two steps, 16 codes with 128 added.

@@ -21,7 +21,7 @@ enum class Epilogue : uint8_t {
 // of weights is 16 bytes wide and consecutive.
 
 inline constexpr int kPanelRows = 64;
-inline constexpr int kSliceBytes = 128;  // of activations: 64 in f16, 128 in int8
+inline constexpr int kSliceBytes = 128;  // of activations: 64 in 16 bits, 128 in int8
 // Rows and columns are padded to multiples of these, so that kernels need no bounds for weights:
 // the rows of the largest tile, the columns of the longest stage.
 inline constexpr int kPaddedRows = 256;
@@ -33,13 +33,15 @@ enum class MatmulKind : uint8_t {
   kInt8,  // int8 groups, f16 activations
   kInt4,  // int4 groups, f16 activations
   kW8A8,  // int8 with an f32 scale per row, int8 activations with an f32 scale per token
+  kBF16,  // bf16, from any float type, bf16 activations
 };
-inline constexpr int kMatmulKinds = 4;
+inline constexpr int kMatmulKinds = 5;
 
 // Bytes of a slice of a panel.
 constexpr int panel_slice_bytes(MatmulKind kind) {
   switch (kind) {
     case MatmulKind::kF16:
+    case MatmulKind::kBF16:
     case MatmulKind::kW8A8:
       return 8192;
     case MatmulKind::kInt8:
@@ -51,6 +53,9 @@ constexpr int panel_slice_bytes(MatmulKind kind) {
 }
 
 constexpr int slice_cols(MatmulKind kind) { return kind == MatmulKind::kW8A8 ? 128 : 64; }
+constexpr bool is_float(MatmulKind kind) {
+  return kind == MatmulKind::kF16 || kind == MatmulKind::kBF16;
+}
 constexpr bool has_groups(MatmulKind kind) {
   return kind == MatmulKind::kInt8 || kind == MatmulKind::kInt4;
 }

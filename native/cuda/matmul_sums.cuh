@@ -5,8 +5,9 @@
 // eight lanes of a t make whole sectors.
 #pragma once
 
-#include <cuda_fp16.h>
+#include <type_traits>
 
+#include "cuda/activation_element.cuh"
 #include "cuda/matmul_parameters.h"
 #include "cuda/matmul_schedule.cuh"
 #include "cuda/ptx.cuh"
@@ -168,34 +169,34 @@ __device__ bool meet(const MatmulParameters& p, const Place& place, const LanePl
 
 __device__ inline float silu(float v) { return __fdividef(v, 1.f + __expf(-v)); }
 
-__device__ inline uint32_t two_f16(float a, float b) {
-  const half2 v = __floats2half2_rn(a, b);
-  return *reinterpret_cast<const uint32_t*>(&v);
-}
+// What outputs of 16 bits are: the type of activations.
+template <MatmulKind kKind>
+using Output16 = std::conditional_t<kKind == MatmulKind::kBF16, __nv_bfloat16, __half>;
 
 // Stores four rows of a token, aligned.
-template <Epilogue kEpilogue>
+template <class Element, Epilogue kEpilogue>
 __device__ inline void store_four(void* to, const float (&v)[4]) {
   if constexpr (kEpilogue == Epilogue::kStoreF16) {
-    *static_cast<uint2*>(to) = make_uint2(two_f16(v[0], v[1]), two_f16(v[2], v[3]));
+    *static_cast<uint2*>(to) =
+        make_uint2(pack_pair<Element>(v[0], v[1]), pack_pair<Element>(v[2], v[3]));
   } else if constexpr (kEpilogue == Epilogue::kStoreF32) {
     *static_cast<float4*>(to) = make_float4(v[0], v[1], v[2], v[3]);
   } else if constexpr (kEpilogue == Epilogue::kAddF32) {
     const float4 old = *static_cast<const float4*>(to);
     *static_cast<float4*>(to) = make_float4(old.x + v[0], old.y + v[1], old.z + v[2], old.w + v[3]);
   } else {  // rows of gate, gate, up, up
-    *static_cast<uint32_t*>(to) = two_f16(silu(v[0]) * v[2], silu(v[1]) * v[3]);
+    *static_cast<uint32_t*>(to) = pack_pair<Element>(silu(v[0]) * v[2], silu(v[1]) * v[3]);
   }
 }
 
 // Stores those of four rows of a token that exist, one by one.
-template <Epilogue kEpilogue>
+template <class Element, Epilogue kEpilogue>
 __device__ inline void store_singly(void* to, const float (&v)[4], int rows) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     if (i >= rows) break;
     if constexpr (kEpilogue == Epilogue::kStoreF16) {
-      static_cast<half*>(to)[i] = __float2half_rn(v[i]);
+      static_cast<Element*>(to)[i] = from_float<Element>(v[i]);
     } else {
       static_cast<float*>(to)[i] = v[i];
     }
@@ -238,9 +239,10 @@ __device__ inline void store_as(const MatmulParameters& p, int first_row, int fi
               for (int i = 0; i < 4; ++i) v[i] *= row_scales[i] * token_scale;
             }
             if constexpr (kSingly) {
-              store_singly<kEpilogue>(to + (eight * 8 + parity) * stride, v, p.rows - row);
+              store_singly<Output16<kKind>, kEpilogue>(to + (eight * 8 + parity) * stride, v,
+                                                       p.rows - row);
             } else {
-              store_four<kEpilogue>(to + (eight * 8 + parity) * stride, v);
+              store_four<Output16<kKind>, kEpilogue>(to + (eight * 8 + parity) * stride, v);
             }
           }
         }

@@ -40,6 +40,8 @@ class RawWeights {
 template <int kStrips>
 class Weights<MatmulKind::kF16, kStrips> : public RawWeights<kStrips> {};
 template <int kStrips>
+class Weights<MatmulKind::kBF16, kStrips> : public RawWeights<kStrips> {};
+template <int kStrips>
 class Weights<MatmulKind::kW8A8, kStrips> : public RawWeights<kStrips> {};
 
 // Scales of the rows g (even index) and g + 8 (odd) of each strip, twice in a register. The four

@@ -50,6 +50,7 @@ const sources = [
   'matmul_int8',
   'matmul_int4',
   'matmul_w8a8',
+  'matmul_bf16',
   'matmul_pack',
   'quantize',
 ];

@@ -24,6 +24,7 @@ constexpr Case kCases[] = {
     {"matmul: tiles shared by blocks", test_matmul_sharing},
     {"matmul: the same launch gives the same bits", test_matmul_repeatable},
     {"matmul: int8 by int8", test_matmul_int8_activations},
+    {"matmul: numbers that f16 has not", test_matmul_range},
     {"matmul shows what is not finite", test_matmul_not_finite},
     {"matmul: bytes moved", test_matmul_traffic},
     {"step: embedding", test_embed},

@@ -70,6 +70,7 @@ void test_matmul_epilogues(CudaDevice& device);
 void test_matmul_sharing(CudaDevice& device);
 void test_matmul_repeatable(CudaDevice& device);
 void test_matmul_int8_activations(CudaDevice& device);
+void test_matmul_range(CudaDevice& device);
 void test_matmul_not_finite(CudaDevice& device);
 void test_matmul_traffic(CudaDevice& device);
 void test_matmul_plans(CudaDevice& device);

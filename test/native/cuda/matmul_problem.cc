@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "cpu/scalar.h"
-
 namespace altiplano::test {
 namespace {
 
@@ -14,7 +12,6 @@ using cuda::Matmul;
 using cuda::PackedMatrix;
 using cuda::RowOrder;
 
-constexpr uint16_t kNan16 = 0x7e00;
 constexpr uint8_t kGuard = 0x5a;
 
 // Always with something behind the last column; in whole sectors where the columns are, else not.
@@ -27,15 +24,24 @@ int64_t y_stride_of(int64_t columns, Epilogue epilogue) {
   return any && columns % 5 == 0 ? columns + 1 : stride_of(columns);
 }
 
-bool is_f16(Epilogue epilogue) {
+bool has_16_bits(Epilogue epilogue) {
   return epilogue == Epilogue::kStoreF16 || epilogue == Epilogue::kSiluMulF16;
 }
 
 }  // namespace
 
-std::vector<float> f16_normals(int64_t count, Random& random, float deviation) {
+std::vector<Operands> all_operands() {
+  std::vector<Operands> all;
+  for (const WeightFormat format : all_formats()) {
+    all.push_back({format});
+    if (!format.quantized()) all.push_back({format, ActivationType::kBF16});
+  }
+  return all;
+}
+
+std::vector<float> normals_of(ActivationType type, int64_t count, Random& random, float deviation) {
   std::vector<float> x = random.normals(count, deviation);
-  for (float& v : x) v = cpu::f16_to_f32_one(cpu::f32_to_f16_one(v));
+  for (float& v : x) v = from_bits(type, to_bits(type, v));
   return x;
 }
 
@@ -48,8 +54,9 @@ StepLimits limits(int64_t tokens, int64_t cols, bool int8_activations) {
 }
 
 PackedMatrix pack(CudaDevice& device, Matmul& matmul, const Matrix& m, RowOrder order,
-                  bool int8_activations, Random& random) {
-  PackedMatrix packed = matmul.allocate({m.format, m.rows, m.cols, order, int8_activations});
+                  bool int8_activations, Random& random, ActivationType activations) {
+  PackedMatrix packed =
+      matmul.allocate({m.format, m.rows, m.cols, order, int8_activations, activations});
   struct Stretch {
     int64_t begin, rows;
   };
@@ -87,15 +94,16 @@ PackedMatrix pack(CudaDevice& device, Matmul& matmul, const Matrix& m, RowOrder 
 std::vector<float> multiply(CudaDevice& device, Matmul& matmul, const PackedMatrix& w,
                             const std::vector<float>& x, int64_t tokens, Epilogue epilogue,
                             const std::vector<float>* before) {
+  const ActivationType type = w.shape.activations;
   const int64_t cols = w.shape.cols, x_stride = stride_of(cols);
   std::vector<uint16_t> x16(tokens * x_stride, kNan16);
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t k = 0; k < cols; ++k) {
-      x16[t * x_stride + k] = cpu::f32_to_f16_one(x[t * cols + k]);
+      x16[t * x_stride + k] = to_bits(type, x[t * cols + k]);
     }
   }
   const int64_t columns = epilogue == Epilogue::kSiluMulF16 ? w.shape.rows / 2 : w.shape.rows;
-  const int64_t element = is_f16(epilogue) ? 2 : 4;
+  const int64_t element = has_16_bits(epilogue) ? 2 : 4;
   const int64_t y_stride = y_stride_of(columns, epilogue);
   std::vector<uint8_t> y((tokens + 1) * y_stride * element, kGuard);
   if (before != nullptr) {
@@ -116,8 +124,8 @@ std::vector<float> multiply(CudaDevice& device, Matmul& matmul, const PackedMatr
       if (t < tokens && c < columns) {
         uint16_t bits;
         std::memcpy(&bits, at, 2);
-        if (is_f16(epilogue)) {
-          result[t * columns + c] = cpu::f16_to_f32_one(bits);
+        if (has_16_bits(epilogue)) {
+          result[t * columns + c] = from_bits(type, bits);
         } else {
           std::memcpy(&result[t * columns + c], at, 4);
         }
@@ -133,7 +141,7 @@ std::vector<float> multiply(CudaDevice& device, Matmul& matmul, const PackedMatr
   return result;
 }
 
-Expected expected(const Matrix& m, int64_t row, const float* x) {
+Expected expected(const Matrix& m, int64_t row, const float* x, ActivationType type) {
   double sum = 0, magnitude = 0, activations = 0;
   for (int64_t k = 0; k < m.cols; ++k) {
     const double term = m.exact[row * m.cols + k] * x[k];
@@ -143,13 +151,14 @@ Expected expected(const Matrix& m, int64_t row, const float* x) {
   }
   constexpr double kMostSharing = 64;
   const double additions = static_cast<double>(m.cols) / 16 + 1 + kMostSharing;
-  const double rounded = 1 + 0x1p-11;
-  return {sum, magnitude * 0x1p-11 + activations * 0x1p-25 +
-                   additions * 0x1p-22 * (magnitude * rounded + activations * 0x1p-25)};
+  const bool exact = type == ActivationType::kBF16 && m.format.type == WeightType::kBF16;
+  const double rounding = exact ? 0 : half_eps(type), least = exact ? 0 : half_least(type);
+  return {sum, magnitude * rounding + activations * least +
+                   additions * 0x1p-22 * (magnitude * (1 + rounding) + activations * least)};
 }
 
-Expected stored_f16(Expected e) {
-  return {e.value, e.bound + (std::abs(e.value) + e.bound) * 0x1p-11 + 0x1p-25};
+Expected stored_16(Expected e, ActivationType type) {
+  return {e.value, e.bound + (std::abs(e.value) + e.bound) * half_eps(type) + half_least(type)};
 }
 Expected stored_f32(Expected e) {
   return {e.value, e.bound + (std::abs(e.value) + e.bound) * 0x1p-24};
@@ -157,13 +166,14 @@ Expected stored_f32(Expected e) {
 
 // The slope of silu is at most 1.1. exp is computed as 2^(x log2 e): the rounding of that product
 // is relative to x, and the approximation and the division are good to a few units.
-Expected silu_mul(Expected gate, Expected up) {
+Expected silu_mul(Expected gate, Expected up, ActivationType type) {
   const double silu = gate.value / (1 + std::exp(-gate.value));
   const double approximation = std::abs(silu) * (std::abs(gate.value) + 8) * 0x1p-22 + 0x1p-126;
   const double silu_bound = 1.1 * gate.bound + approximation;
-  return stored_f16({silu * up.value, silu_bound * (std::abs(up.value) + up.bound) +
-                                          std::abs(silu) * up.bound +
-                                          std::abs(silu * up.value) * 0x1p-23});
+  return stored_16(
+      {silu * up.value, silu_bound * (std::abs(up.value) + up.bound) + std::abs(silu) * up.bound +
+                            std::abs(silu * up.value) * 0x1p-23},
+      type);
 }
 
 }  // namespace altiplano::test

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "cpu/scalar.h"
 #include "cuda/matmul_plan.h"
 #include "matmul_problem.h"
 
@@ -26,11 +25,13 @@ void check_near(float y, Expected e, const Matrix& m, int64_t tokens, int64_t to
 // Multiplies with kStoreF32 and checks every product.
 void check_product(CudaDevice& device, Matmul& matmul, const PackedMatrix& w, const Matrix& m,
                    int64_t tokens, Random& random) {
-  const std::vector<float> x = f16_normals(tokens * m.cols, random);
+  const ActivationType type = w.shape.activations;
+  const std::vector<float> x = normals_of(type, tokens * m.cols, random);
   const std::vector<float> y = multiply(device, matmul, w, x, tokens, Epilogue::kStoreF32);
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t r = 0; r < m.rows; ++r) {
-      check_near(y[t * m.rows + r], stored_f32(expected(m, r, &x[t * m.cols])), m, tokens, t, r);
+      const Expected e = expected(m, r, &x[t * m.cols], type);
+      check_near(y[t * m.rows + r], stored_f32(e), m, tokens, t, r);
     }
   }
   device.launches();
@@ -48,10 +49,10 @@ void test_matmul_error(CudaDevice& device) {
                                                            {256, 96}, {300, 347}, {31, 1000}};
   const std::vector<int64_t> tokens = {1, 2, 7, 8, 9, 16, 17, 32, 33, 64, 65, 100, 129};
   size_t next = 0;
-  for (WeightFormat format : all_formats()) {
+  for (const auto& [format, activations] : all_operands()) {
     for (const auto& [rows, cols] : shapes) {
       const Matrix m = random_matrix(format, rows, cols, random);
-      const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, false, random);
+      const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, false, random, activations);
       CHECK(w.memory.bytes() == cuda::packed_bytes(w.shape), "bytes as they were estimated");
       // All counts of tokens in turn: each meets each format several times.
       for (int i = 0; i < (quick ? 1 : 3); ++i) {
@@ -65,18 +66,20 @@ void test_matmul_epilogues(CudaDevice& device) {
   Random random(2);
   const auto matmul = cuda::make_matmul(device.kernels());
   matmul->prepare(limits(300, 1024));
-  for (WeightFormat format : all_formats()) {
+  for (const auto& [format, type] : all_operands()) {
     if (format.group == 64) continue;
     for (int64_t tokens : {3, 12, 31, 50, 130}) {
       const int64_t half = random.integer(1, 150), cols = random.integer(8, 300);
       const Matrix m = random_matrix(format, 2 * half, cols, random);
-      const std::vector<float> x = f16_normals(tokens * cols, random, 0.3f);
+      const std::vector<float> x = normals_of(type, tokens * cols, random, 0.3f);
       std::vector<std::vector<Expected>> products(tokens);
       for (int64_t t = 0; t < tokens; ++t) {
-        for (int64_t r = 0; r < m.rows; ++r) products[t].push_back(expected(m, r, &x[t * cols]));
+        for (int64_t r = 0; r < m.rows; ++r) {
+          products[t].push_back(expected(m, r, &x[t * cols], type));
+        }
       }
 
-      const PackedMatrix plain = pack(device, *matmul, m, RowOrder::kPlain, false, random);
+      const PackedMatrix plain = pack(device, *matmul, m, RowOrder::kPlain, false, random, type);
       std::vector<float> y = multiply(device, *matmul, plain, x, tokens, Epilogue::kStoreF16);
       const std::vector<float> before = random.normals(tokens * m.rows);
       const std::vector<float> added =
@@ -84,18 +87,18 @@ void test_matmul_epilogues(CudaDevice& device) {
       for (int64_t t = 0; t < tokens; ++t) {
         for (int64_t r = 0; r < m.rows; ++r) {
           Expected e = products[t][r];
-          check_near(y[t * m.rows + r], stored_f16(e), m, tokens, t, r);
+          check_near(y[t * m.rows + r], stored_16(e, type), m, tokens, t, r);
           e.value += before[t * m.rows + r];
           check_near(added[t * m.rows + r], stored_f32(e), m, tokens, t, r);
         }
       }
 
-      const PackedMatrix paired = pack(device, *matmul, m, RowOrder::kGateUp, false, random);
+      const PackedMatrix paired = pack(device, *matmul, m, RowOrder::kGateUp, false, random, type);
       y = multiply(device, *matmul, paired, x, tokens, Epilogue::kSiluMulF16);
       for (int64_t t = 0; t < tokens; ++t) {
         for (int64_t r = 0; r < half; ++r) {
-          check_near(y[t * half + r], silu_mul(products[t][r], products[t][half + r]), m, tokens, t,
-                     r);
+          check_near(y[t * half + r], silu_mul(products[t][r], products[t][half + r], type), m,
+                     tokens, t, r);
         }
       }
       device.launches();
@@ -110,16 +113,19 @@ void test_matmul_sharing(CudaDevice& device) {
   for (int multiprocessors : {1, 2, 5}) {
     const auto matmul = cuda::make_matmul(device.kernels(), multiprocessors);
     matmul->prepare(limits(2500, 4096));
-    for (WeightFormat format : {WeightFormat{WeightType::kF16, 0, false},
-                                {WeightType::kInt8, 32, false},
-                                {WeightType::kInt8, 128, true},
-                                {WeightType::kInt4, 32, false},
-                                {WeightType::kInt4, 128, true}}) {
+    for (const auto& [format, activations] :
+         {Operands{{WeightType::kF16, 0, false}},
+          {{WeightType::kBF16, 0, false}, ActivationType::kBF16},
+          {{WeightType::kInt8, 32, false}},
+          {{WeightType::kInt8, 128, true}},
+          {{WeightType::kInt4, 32, false}},
+          {{WeightType::kInt4, 128, true}}}) {
       for (int64_t tokens : {1, 11, 30, 64, 150}) {
         if (quick && tokens > 11) continue;
         const int64_t rows = random.integer(200, 700), cols = random.integer(200, 900);
         const Matrix m = random_matrix(format, rows, cols, random);
-        const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, false, random);
+        const PackedMatrix w =
+            pack(device, *matmul, m, RowOrder::kPlain, false, random, activations);
         check_product(device, *matmul, w, m, tokens, random);
       }
     }
@@ -141,7 +147,7 @@ void test_matmul_repeatable(CudaDevice& device) {
         random_matrix({type, type == WeightType::kInt4 ? 32 : 0, false}, 130, 900, random);
     const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, false, random);
     for (int64_t tokens : {1, 40, 130}) {
-      const std::vector<float> x = f16_normals(tokens * m.cols, random);
+      const std::vector<float> x = normals_of(ActivationType::kF16, tokens * m.cols, random);
       const std::vector<float> y = multiply(device, *matmul, w, x, tokens, Epilogue::kStoreF32);
       for (int seed = 2; seed < 6; ++seed) {
         device.set_seed(seed);
@@ -197,7 +203,7 @@ void test_matmul_int8_activations(CudaDevice& device) {
     const int64_t rows = 70, cols = 200, tokens = 20;
     const Matrix m = random_matrix(format, rows, cols, random);
     const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, true, random);
-    const std::vector<float> x = f16_normals(tokens * cols, random);
+    const std::vector<float> x = normals_of(ActivationType::kF16, tokens * cols, random);
     const std::vector<float> y = multiply(device, *matmul, w, x, tokens, Epilogue::kStoreF32);
     for (int64_t t = 0; t < tokens; ++t) {
       for (int64_t r = 0; r < rows; ++r) {
@@ -221,6 +227,46 @@ void test_matmul_int8_activations(CudaDevice& device) {
   }
 }
 
+// Weights and activations that f16 has not, with products that it has and that it has not: bf16
+// computes them as well as any, where f16 makes infinities, or zeros, of the weights.
+void test_matmul_range(CudaDevice& device) {
+  Random random(7);
+  const auto matmul = cuda::make_matmul(device.kernels());
+  matmul->prepare(limits(300, 1024));
+  struct Sizes {
+    float weights, activations;
+  };
+  const int64_t rows = 70, cols = 200;
+  for (const Sizes& sizes : {Sizes{4e37f, 1e-33f}, Sizes{1e-30f, 1e35f}}) {
+    Matrix m = random_matrix({WeightType::kBF16, 0, false}, rows, cols, random);
+    for (size_t i = 0; i < m.exact.size(); ++i) {
+      const auto large = static_cast<float>(m.exact[i]) * sizes.weights;
+      const uint16_t bits = to_bits(ActivationType::kBF16, large);
+      std::memcpy(&m.values[2 * i], &bits, 2);
+      m.exact[i] = from_bits(ActivationType::kBF16, bits);
+    }
+    for (int64_t tokens : {1, 11, 20, 50, 130}) {
+      constexpr ActivationType kType = ActivationType::kBF16;
+      const std::vector<float> x = normals_of(kType, tokens * cols, random, sizes.activations);
+      const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, false, random, kType);
+      const std::vector<float> y = multiply(device, *matmul, w, x, tokens, Epilogue::kStoreF16);
+      for (int64_t t = 0; t < tokens; ++t) {
+        for (int64_t r = 0; r < rows; ++r) {
+          const Expected e = stored_16(expected(m, r, &x[t * cols], kType), kType);
+          check_near(y[t * rows + r], e, m, tokens, t, r);
+        }
+      }
+      const PackedMatrix f16 = pack(device, *matmul, m, RowOrder::kPlain, false, random);
+      const std::vector<float> lost =
+          multiply(device, *matmul, f16, x, tokens, Epilogue::kStoreF32);
+      CHECK(std::none_of(lost.begin(), lost.end(),
+                         [](float v) { return std::isfinite(v) && v != 0; }),
+            "f16 computes what it cannot hold");
+      device.launches();
+    }
+  }
+}
+
 // NaN and infinity of a token reach its own outputs, and no other's; padding never meets them.
 void test_matmul_not_finite(CudaDevice& device) {
   Random random(6);
@@ -228,12 +274,14 @@ void test_matmul_not_finite(CudaDevice& device) {
   matmul->prepare(limits(300, 1024, true));
   const int64_t rows = 70, cols = 99;
   for (bool int8_activations : {false, true}) {
-    for (WeightFormat format : all_formats()) {
+    for (const auto& [format, type] : all_operands()) {
+      if (int8_activations && type == ActivationType::kBF16) continue;
       const Matrix m = random_matrix(format, rows, cols, random);
-      const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, int8_activations, random);
+      const PackedMatrix w =
+          pack(device, *matmul, m, RowOrder::kPlain, int8_activations, random, type);
       for (float bad : {NAN, INFINITY}) {
         const int64_t tokens = 11;
-        std::vector<float> x = f16_normals(tokens * cols, random);
+        std::vector<float> x = normals_of(type, tokens * cols, random);
         x[2 * cols + 98] = bad;
         const std::vector<float> y = multiply(device, *matmul, w, x, tokens, Epilogue::kStoreF32);
         for (int64_t t = 0; t < tokens; ++t) {

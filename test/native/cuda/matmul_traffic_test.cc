@@ -39,7 +39,10 @@ std::vector<Product> products(const Llama& l) {
 WeightFormat format_of(MatmulKind kind, int group, bool zero_points) {
   if (kind == MatmulKind::kInt8) return {WeightType::kInt8, group, zero_points};
   if (kind == MatmulKind::kInt4) return {WeightType::kInt4, group, zero_points};
-  return {WeightType::kF16, 0, false};
+  return {kind == MatmulKind::kBF16 ? WeightType::kBF16 : WeightType::kF16, 0, false};
+}
+ActivationType activations_of(MatmulKind kind) {
+  return kind == MatmulKind::kBF16 ? ActivationType::kBF16 : ActivationType::kF16;
 }
 
 // Counts one launch and compares it with the model.
@@ -51,8 +54,9 @@ void check_traffic(CudaDevice& device, MatmulKind kind, int group, bool zero_poi
   matmul->prepare(limits(tokens, cols, int8_activations));
   const Matrix m = random_matrix(format_of(kind, group, zero_points), rows, cols, random);
   const RowOrder order = epilogue == Epilogue::kSiluMulF16 ? RowOrder::kGateUp : RowOrder::kPlain;
-  const PackedMatrix w = pack(device, *matmul, m, order, int8_activations, random);
-  const std::vector<float> x = f16_normals(tokens * cols, random);
+  const PackedMatrix w =
+      pack(device, *matmul, m, order, int8_activations, random, activations_of(kind));
+  const std::vector<float> x = normals_of(activations_of(kind), tokens * cols, random);
   std::vector<float> before;
   if (epilogue == Epilogue::kAddF32) before = random.normals(tokens * rows);
   device.launches();
@@ -103,7 +107,7 @@ void check_traffic(CudaDevice& device, MatmulKind kind, int group, bool zero_poi
 double ideal_bytes(MatmulKind kind, int group, bool zero_points, const Product& p, int64_t tokens) {
   const double weights = static_cast<double>(p.rows * p.cols);
   const double group_bytes = has_groups(kind) ? (zero_points ? 3.0 : 2.0) / group : 0;
-  const double weight_bytes = kind == MatmulKind::kF16    ? 2
+  const double weight_bytes = is_float(kind)              ? 2
                               : kind == MatmulKind::kInt4 ? 0.5 + group_bytes
                                                           : 1 + group_bytes;
   const double output = p.epilogue == Epilogue::kSiluMulF16 ? 1
@@ -131,6 +135,7 @@ void test_matmul_traffic(CudaDevice& device) {
   check_traffic(device, kInt8, 32, false, 768, 4096, 1, kStoreF16);
   check_traffic(device, kInt8, 64, true, 512, 4096, 30, kStoreF32);
   check_traffic(device, kF16, 0, false, 768, 8192, 2, kStoreF16);
+  check_traffic(device, kBF16, 0, false, 768, 4096, 3, kStoreF16);
   check_traffic(device, kW8A8, 0, false, 768, 4096, 5, kStoreF16);
   if (quick) return;
   check_traffic(device, kInt4, 32, false, 768, 4096, 64, kStoreF16);
@@ -153,7 +158,7 @@ void test_matmul_plans(CudaDevice&) {
   using enum MatmulKind;
   const std::vector<Format> formats = {{kF16, 0, false},   {kInt8, 32, false}, {kInt8, 128, false},
                                        {kInt4, 32, false}, {kInt4, 64, false}, {kInt4, 128, false},
-                                       {kInt4, 128, true}, {kW8A8, 0, false}};
+                                       {kInt4, 128, true}, {kW8A8, 0, false},  {kBF16, 0, false}};
   for (const Llama& llama : kLlamas) {
     for (const Product& p : products(llama)) {
       for (const Format& f : formats) {
@@ -175,8 +180,12 @@ void test_matmul_plans(CudaDevice&) {
           }
 
           // From memory: packed weights once (blocks of one row tile run together), x and y once.
-          const cuda::MatrixShape shape = {format_of(f.kind, f.group, f.zero_points), p.rows,
-                                           p.cols, RowOrder::kPlain, f.kind == kW8A8};
+          const cuda::MatrixShape shape = {format_of(f.kind, f.group, f.zero_points),
+                                           p.rows,
+                                           p.cols,
+                                           RowOrder::kPlain,
+                                           f.kind == kW8A8,
+                                           activations_of(f.kind)};
           const double ideal = ideal_bytes(f.kind, f.group, f.zero_points, p, tokens);
           const double outside_weights = ideal - ideal_bytes(f.kind, f.group, f.zero_points, p, 0);
           const double memory = static_cast<double>(cuda::packed_bytes(shape)) + outside_weights;

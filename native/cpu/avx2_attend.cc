@@ -66,6 +66,10 @@ void kv_store(KvType type, uint8_t* page, int offset, int head_dim, const float*
       out[d * kKvPageTokens + offset] = _cvtss_sh(k[d], _MM_FROUND_TO_NEAREST_INT);
     }
     f32_to_f16(v, head_dim, out + row_at);
+  } else if (type == KvType::kBF16) {
+    uint16_t* out = reinterpret_cast<uint16_t*>(page);
+    for (int d = 0; d < head_dim; ++d) out[d * kKvPageTokens + offset] = f32_to_bf16_one(k[d]);
+    f32_to_bf16(v, head_dim, out + row_at);
   } else {
     store_int8(page, offset, head_dim, k, v);
   }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cpu/avx2_math.h"
+#include "cpu/scalar.h"
 
 namespace altiplano::cpu::avx2 {
 namespace {
@@ -19,10 +20,15 @@ struct Lanes {
   static Vector set(float x) { return _mm256_set1_ps(x); }
   static Vector broadcast(const float* p) { return _mm256_broadcast_ss(p); }
 
-  // Eight elements: f32, f16 or int8.
+  // Eight elements: f32, f16, bf16 or int8.
   static Vector load(const float* p) { return _mm256_loadu_ps(p); }
   static Vector load(const uint16_t* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static Vector load(const Bf16* p) {
+    const __m256i bits =
+        _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
   }
   static Vector load(const int8_t* p) {
     return _mm256_cvtepi32_ps(

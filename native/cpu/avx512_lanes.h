@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "cpu/avx2_math.h"
+#include "cpu/scalar.h"
 
 namespace altiplano::cpu::avx512 {
 namespace {
@@ -39,10 +40,13 @@ struct Lanes {
   static Vector set(float x) { return _mm512_set1_ps(x); }
   static Vector broadcast(const float* p) { return _mm512_set1_ps(*p); }
 
-  // Sixteen elements: f32, f16 or int8.
+  // Sixteen elements: f32, f16, bf16 or int8.
   static Vector load(const float* p) { return _mm512_loadu_ps(p); }
   static Vector load(const uint16_t* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static Vector load(const Bf16* p) {
+    return from_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
   static Vector load(const int8_t* p) {
     return _mm512_cvtepi32_ps(
@@ -52,6 +56,9 @@ struct Lanes {
   static Vector load(const float* p, int n) { return _mm512_maskz_loadu_ps(mask(n), p); }
   static Vector load(const uint16_t* p, int n) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask(n), p));
+  }
+  static Vector load(const Bf16* p, int n) {
+    return from_bf16(_mm256_maskz_loadu_epi16(mask(n), p));
   }
   static Vector load(const int8_t* p, int n) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask(n), p)));
@@ -122,6 +129,9 @@ struct Lanes {
   }
 
  private:
+  static Vector from_bf16(__m256i x) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+  }
   static __mmask16 mask(int n) {
     return static_cast<__mmask16>(n < kLanes ? (1u << n) - 1 : 0xffffu);
   }

@@ -14,11 +14,11 @@ namespace {
 
 // Bytes of K and V without scales.
 inline size_t kv_elements_bytes(KvType type, int head_dim) {
-  const size_t element_bytes = type == KvType::kF32 ? 4 : type == KvType::kF16 ? 2 : 1;
+  const size_t element_bytes = type == KvType::kF32 ? 4 : type == KvType::kInt8 ? 1 : 2;
   return size_t{2} * kKvPageTokens * head_dim * element_bytes;
 }
 
-// A page as attention reads it; Element is float, uint16_t (f16) or int8_t.
+// A page as attention reads it; Element is float, uint16_t (f16), Bf16 or int8_t.
 template <class Element>
 struct KvPage {
   const Element* k;

@@ -15,6 +15,7 @@ namespace {
 
 inline float element(const float* p) { return *p; }
 inline float element(const uint16_t* p) { return f16_to_f32_one(*p); }
+inline float element(const Bf16* p) { return bf16_to_f32_one(p->bits); }
 inline float element(const int8_t* p) { return *p; }
 
 // q [head_dim] over `visible` keys in the pages of a KV head; out [head_dim] holds the running sum
@@ -105,6 +106,10 @@ void kv_store(KvType type, uint8_t* page, int offset, int head_dim, const float*
     uint16_t* out = reinterpret_cast<uint16_t*>(page);
     for (int d = 0; d < head_dim; ++d) out[d * kKvPageTokens + offset] = f32_to_f16_one(k[d]);
     for (int d = 0; d < head_dim; ++d) out[row_at + d] = f32_to_f16_one(v[d]);
+  } else if (type == KvType::kBF16) {
+    uint16_t* out = reinterpret_cast<uint16_t*>(page);
+    for (int d = 0; d < head_dim; ++d) out[d * kKvPageTokens + offset] = f32_to_bf16_one(k[d]);
+    for (int d = 0; d < head_dim; ++d) out[row_at + d] = f32_to_bf16_one(v[d]);
   } else {
     int8_t* out = reinterpret_cast<int8_t*>(page);
     float* scales = reinterpret_cast<float*>(page + kv_elements_bytes(type, head_dim));
@@ -119,6 +124,8 @@ void attend(const AttendArgs& args) {
       return attend_all<float>(args);
     case KvType::kF16:
       return attend_all<uint16_t>(args);
+    case KvType::kBF16:
+      return attend_all<Bf16>(args);
     case KvType::kInt8:
       return attend_all<int8_t>(args);
   }

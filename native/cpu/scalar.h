@@ -55,6 +55,11 @@ inline uint16_t f32_to_f16_one(float x) {
   return static_cast<uint16_t>(sign | half);
 }
 
+// A bf16 number among others: uint16_t stands for f16 where the type of an element decides.
+struct Bf16 {
+  uint16_t bits;
+};
+
 inline float bf16_to_f32_one(uint16_t h) { return float_of(static_cast<uint32_t>(h) << 16); }
 
 // Rounds to nearest even; NaN stays NaN, made quiet.

@@ -143,6 +143,8 @@ void attend_with(const AttendArgs& args) {
       return attend_all<L, float>(args);
     case KvType::kF16:
       return attend_all<L, uint16_t>(args);
+    case KvType::kBF16:
+      return attend_all<L, Bf16>(args);
     case KvType::kInt8:
       return args.head_dim <= kMostIntegerDim ? attend_all<L, int8_t, true>(args)
                                               : attend_all<L, int8_t>(args);

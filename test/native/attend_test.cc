@@ -18,6 +18,9 @@ double stored(KvType type, const uint8_t* page, int head_dim, int at, int scale_
   if (type == KvType::kF16) {
     return cpu::f16_to_f32_one(reinterpret_cast<const uint16_t*>(page)[at]);
   }
+  if (type == KvType::kBF16) {
+    return cpu::bf16_to_f32_one(reinterpret_cast<const uint16_t*>(page)[at]);
+  }
   float scale;
   std::memcpy(&scale, page + 2 * kKvPageTokens * head_dim + scale_at * sizeof(float), 4);
   return static_cast<double>(reinterpret_cast<const int8_t*>(page)[at]) * scale;
@@ -189,9 +192,9 @@ void check_attention(const Kernels& k, Cache& cache, const Queries& queries) {
   }
 }
 
-constexpr KvType kTypes[] = {KvType::kF32, KvType::kF16, KvType::kInt8};
+constexpr KvType kTypes[] = {KvType::kF32, KvType::kF16, KvType::kInt8, KvType::kBF16};
 
-// How far a stored number may be from x: f32 is exact (f16 is tested bit by bit); int8 half a
+// How far a stored number may be from x: f32 is exact (16 bits are tested one by one); int8 half a
 // scale, the scale being largest / 127 rounded once, and x / scale once: 127 u of a code each.
 double kv_rounding(KvType type, const std::vector<float>& x) {
   if (type != KvType::kInt8) return 0;
@@ -221,6 +224,9 @@ void test_kv_store(const Kernels& k) {
           if (type == KvType::kF16) {
             CHECK(k_stored == cpu::f16_to_f32_one(cpu::f32_to_f16_one(key[d])), "K at %d", d);
             CHECK(v_stored == cpu::f16_to_f32_one(cpu::f32_to_f16_one(value[d])), "V at %d", d);
+          } else if (type == KvType::kBF16) {
+            CHECK(k_stored == cpu::bf16_to_f32_one(cpu::f32_to_bf16_one(key[d])), "K at %d", d);
+            CHECK(v_stored == cpu::bf16_to_f32_one(cpu::f32_to_bf16_one(value[d])), "V at %d", d);
           } else {
             CHECK(std::abs(k_stored - key[d]) <= k_bound, "K at %d", d);
             CHECK(std::abs(v_stored - value[d]) <= v_bound, "V at %d", d);
@@ -399,7 +405,7 @@ void test_attend_is_the_same_for_any_batch(const Kernels& k) {
 // in f16, or its products leave f32, there is nothing to compare.
 void test_attend_extremes(const Kernels& k) {
   Random random(38);
-  for (KvType type : {KvType::kF32, KvType::kInt8}) {
+  for (KvType type : {KvType::kF32, KvType::kInt8, KvType::kBF16}) {
     for (float q_size : {0.f, 0x1p-149f, 1e-36f, 1e-20f, 1e15f}) {
       for (float v_size : {0.f, 1e-30f, 1e-20f, 1e30f}) {
         constexpr int kHeadDim = 20;

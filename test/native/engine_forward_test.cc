@@ -84,21 +84,22 @@ void expect_same(Engine& engine, const std::vector<Sequence>& sequences, const S
 // A chain of n float additions errs by about sqrt(n) u of its terms' size, u = 2^-24, at most by
 // n u. Four such chains, one after the other, make a layer, and one more the logits: allowed is the
 // sum of their typical errors (what is seen is a fifth of that). With f16 and int8, an error of
-// that size makes a few of thousands of keys and values round the other way, by a whole 2^-11, or
-// by 1/127 of the head's largest: one such step is allowed.
+// that size makes a few of thousands of keys and values round the other way, by a whole 2^-11
+// (bf16: 2^-8), or by 1/127 of the head's largest: one such step is allowed.
 void test_reference() {
   for (const Recipe* recipe : all_recipes()) {
     const TestModel model(*recipe);
     Random random(7);
     const int lengths[] = {37, 4};  // the reference is slow
     const std::vector<Sequence> sequences = random_sequences(lengths, model.spec(), random);
-    for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kInt8}) {
+    for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kInt8, KvType::kBF16}) {
       Engine engine;
       load(engine, model.spec(), 2, kv);
       const Logits logits = run_alone(engine, sequences, recipe->vocab);
       const int longest = std::max(recipe->hidden, recipe->intermediate);
       double bound = (4 * recipe->layers + 1) * std::sqrt(longest) * kEps;
       if (kv == KvType::kF16) bound += 0x1p-11;
+      if (kv == KvType::kBF16) bound += 0x1p-8;
       if (kv == KvType::kInt8) bound += 1. / 127;
       for (size_t s = 0; s < sequences.size(); ++s) {
         const double error =
@@ -148,6 +149,7 @@ void test_same_bits() {
     for (const auto& [kv, int8] : {std::pair{KvType::kF32, false},
                                    {KvType::kF16, false},
                                    {KvType::kInt8, false},
+                                   {KvType::kBF16, false},
                                    {KvType::kF32, true},
                                    {KvType::kInt8, true}}) {
       Logits expected;

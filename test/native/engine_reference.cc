@@ -52,6 +52,10 @@ void round_to(KvType kv, int head_dim, Vector& x) {
     for (double& v : x) v = cpu::f16_to_f32_one(cpu::f32_to_f16_one(static_cast<float>(v)));
     return;
   }
+  if (kv == KvType::kBF16) {
+    for (double& v : x) v = cpu::bf16_to_f32_one(cpu::f32_to_bf16_one(static_cast<float>(v)));
+    return;
+  }
   for (auto head = x.begin(); head != x.end(); head += head_dim) {
     double largest = 0;
     for (int d = 0; d < head_dim; ++d) largest = std::max(largest, std::abs(head[d]));

@@ -21,11 +21,16 @@ constexpr uint32_t kQuantizeThreads = 256;
 constexpr const char* kSources[kMatmulKinds] = {"matmul_f16", "matmul_int8", "matmul_int4",
                                                 "matmul_w8a8", "matmul_bf16"};
 constexpr const char* kKernels[kMatmulKinds][kTiles] = {
-    {"matmul_f16_8", "matmul_f16_16", "matmul_f16_32", "matmul_f16_64", "matmul_f16_128"},
-    {"matmul_int8_8", "matmul_int8_16", "matmul_int8_32", "matmul_int8_64", "matmul_int8_128"},
-    {"matmul_int4_8", "matmul_int4_16", "matmul_int4_32", "matmul_int4_64", "matmul_int4_128"},
-    {"matmul_w8a8_8", "matmul_w8a8_16", "matmul_w8a8_32", "matmul_w8a8_64", "matmul_w8a8_128"},
-    {"matmul_bf16_8", "matmul_bf16_16", "matmul_bf16_32", "matmul_bf16_64", "matmul_bf16_128"}};
+    {"matmul_f16_8", "matmul_f16_16", "matmul_f16_32", "matmul_f16_64", "matmul_f16_128",
+     "matmul_f16_256x128"},
+    {"matmul_int8_8", "matmul_int8_16", "matmul_int8_32", "matmul_int8_64", "matmul_int8_128",
+     "matmul_int8_256x128"},
+    {"matmul_int4_8", "matmul_int4_16", "matmul_int4_32", "matmul_int4_64", "matmul_int4_128",
+     "matmul_int4_256x128"},
+    {"matmul_w8a8_8", "matmul_w8a8_16", "matmul_w8a8_32", "matmul_w8a8_64", "matmul_w8a8_128",
+     "matmul_w8a8_256x128"},
+    {"matmul_bf16_8", "matmul_bf16_16", "matmul_bf16_32", "matmul_bf16_64", "matmul_bf16_128",
+     "matmul_bf16_256x128"}};
 // In the order of WeightType.
 constexpr int kWeightTypes = 5;
 constexpr const char* kPack[kWeightTypes] = {"pack_f16_from_f32", "pack_f16_from_f16",

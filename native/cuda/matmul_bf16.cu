@@ -31,4 +31,9 @@ extern "C" __global__ void __launch_bounds__(Shape<4>::kThreads, Shape<4>::kTile
   matmul<MatmulKind::kBF16, 4>(p);
 }
 
+extern "C" __global__ void __launch_bounds__(Shape<5>::kThreads, Shape<5>::kTile.blocks)
+    matmul_bf16_256x128(const __grid_constant__ MatmulParameters p) {
+  matmul<MatmulKind::kBF16, 5>(p);
+}
+
 }  // namespace altiplano::cuda

@@ -31,4 +31,9 @@ extern "C" __global__ void __launch_bounds__(Shape<4>::kThreads, Shape<4>::kTile
   matmul<MatmulKind::kInt4, 4>(p);
 }
 
+extern "C" __global__ void __launch_bounds__(Shape<5>::kThreads, Shape<5>::kTile.blocks)
+    matmul_int4_256x128(const __grid_constant__ MatmulParameters p) {
+  matmul<MatmulKind::kInt4, 5>(p);
+}
+
 }  // namespace altiplano::cuda

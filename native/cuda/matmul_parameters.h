@@ -92,9 +92,10 @@ struct Tile {
 };
 
 // Up to 64 tokens, four warps of 32 rows each: no weight is unpacked twice, and two blocks (int4
-// for up to 8 tokens: three) on a multiprocessor keep loading while one waits. Above, warps of 64 x
-// 64: the fewest bytes of shared memory for a multiply-add that the registers allow.
-inline constexpr int kTiles = 5;
+// for up to 8 tokens: three) on a multiprocessor keep loading while one waits. For more, 128 x 128
+// reads weights half as often as 128 x 64. Largest, warps of 64 x 64: the fewest bytes of shared
+// memory for a multiply-add that the registers allow.
+inline constexpr int kTiles = 6;
 constexpr Tile tile_of(MatmulKind kind, int index) {
   const bool int4 = kind == MatmulKind::kInt4;
   switch (index) {
@@ -106,6 +107,8 @@ constexpr Tile tile_of(MatmulKind kind, int index) {
       return {128, 32, 4, 1, int4 ? 2 : 1, 4, 2};
     case 3:
       return {128, 64, 4, 1, 1, has_groups(kind) ? 4 : 3, 2};
+    case 4:
+      return {128, 128, 4, 2, 1, 3, 1};
     default:
       return {256, 128, 4, 2, 1, has_groups(kind) ? 4 : 3, 1};
   }

@@ -10,9 +10,13 @@ namespace {
 constexpr int kStaticBytes = 128;
 constexpr int kReservedBytes = 1024 + kStaticBytes;
 
-// Of a multiprocessor, from L2: when all read, and when it reads alone.
-constexpr double kL2BytesPerCycle = 26;  // 4 TB/s of an A100
+// Of a multiprocessor: from memory and from L2, when all read, and from L2 when it reads alone.
+constexpr double kMemoryBytesPerCycle = 12;  // 1.8 TB/s of an A100
+constexpr double kL2BytesPerCycle = 26;      // 4 TB/s
 constexpr double kPartialBytesPerCycle = 64;
+
+// The largest tile for few tokens, and the first of those that are compared for many.
+constexpr int kManyTokens = 3;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -74,8 +78,9 @@ MatmulPlan plan_tile(const PlanDevice& device, MatmulKind kind, int index, int64
   return plan;
 }
 
-// Roughly how long a plan for many tokens takes: arithmetic or L2, whichever is longer, and adding
-// up the tiles that blocks share. Only comparisons are made of it.
+// Roughly how long a plan for many tokens takes: arithmetic, L2 or memory, whichever is longest,
+// and adding up a tile that blocks share: the sums of all but one are read. Only comparisons are
+// made of it.
 double cycles_of(const PlanDevice& device, MatmulKind kind, const MatmulPlan& plan) {
   const Tile& tile = plan.tile;
   const double slots = static_cast<double>(plan.slots) / device.multiprocessors;
@@ -83,13 +88,16 @@ double cycles_of(const PlanDevice& device, MatmulKind kind, const MatmulPlan& pl
       static_cast<double>(plan.most_block_units()) * slots * unit_arithmetic(tile);
   const auto sharing = static_cast<double>(plan.blocks) / static_cast<double>(plan.tiles());
   double partials = 0, adding = 0;
-  if (sharing > 1) {
+  if (plan.tiles() % plan.blocks != 0) {
     partials = 2.0 * tile.rows * tile.tokens * sizeof(float) * static_cast<double>(plan.blocks);
-    adding = sharing * partial_reading(tile, tile.tokens);
+    adding = std::max(1.0, sharing) * partial_reading(tile, tile.tokens);
   }
   const double l2 = (static_cast<double>(plan.units() * tile.stage_bytes(kind)) + partials) /
                     (kL2BytesPerCycle * device.multiprocessors);
-  return std::max(arithmetic, l2) + adding;
+  const double memory =
+      static_cast<double>(plan.row_tiles * plan.tile_units * tile.weight_bytes(kind)) /
+      (kMemoryBytesPerCycle * device.multiprocessors);
+  return std::max({arithmetic, l2, memory}) + adding;
 }
 
 }  // namespace
@@ -102,19 +110,28 @@ bool fits(const PlanDevice& device, MatmulKind kind, int tile_index) {
 // Up to 64 tokens: the smallest tile that holds them all. Weights are then read and unpacked once,
 // and time is that of reading them.
 //
-// Beyond, arithmetic takes the time, or what it makes multiprocessors read from L2, and the two
-// largest tiles are compared: that of 256 x 128 reads half as much for a multiply-add as that of
-// 128 x 64, but pads tokens to 128, and has four times fewer tiles, which more blocks then have to
-// share. It is left out on devices whose shared memory holds no ring of it.
+// Beyond, arithmetic takes the time, or what it makes multiprocessors read from L2 and memory, and
+// the largest tiles are compared: the larger a tile, the fewer bytes of L2 and of shared memory,
+// and the fewer instructions, for a multiply-add; but it pads more tokens, and there are fewer,
+// which more blocks then have to share. Of the advantages only the bytes of L2 are estimated, so a
+// smaller tile must be clearly faster. Those are left out of which a device's shared memory holds
+// no ring.
 MatmulPlan plan_matmul(const PlanDevice& device, MatmulKind kind, int64_t rows, int64_t slices,
                        int64_t tokens) {
-  constexpr int kSmall = kTiles - 2, kLarge = kTiles - 1;
-  int index = 0;
-  while (index < kSmall && tokens > tile_of(kind, index).tokens) ++index;
-  const MatmulPlan plan = plan_tile(device, kind, index, rows, slices, tokens);
-  if (tokens <= plan.tile.tokens || !fits(device, kind, kLarge)) return plan;
-  const MatmulPlan large = plan_tile(device, kind, kLarge, rows, slices, tokens);
-  return cycles_of(device, kind, large) < cycles_of(device, kind, plan) ? large : plan;
+  constexpr double kClearly = 0.97;
+  for (int index = 0; index <= kManyTokens; ++index) {
+    if (tokens > tile_of(kind, index).tokens) continue;
+    return plan_tile(device, kind, index, rows, slices, tokens);
+  }
+  MatmulPlan best;
+  double least = 0;
+  for (int index = kTiles - 1; index >= kManyTokens; --index) {
+    if (!fits(device, kind, index)) continue;
+    const MatmulPlan plan = plan_tile(device, kind, index, rows, slices, tokens);
+    const double cycles = cycles_of(device, kind, plan);
+    if (best.blocks == 0 || cycles < kClearly * least) least = cycles, best = plan;
+  }
+  return best;
 }
 
 double wave_efficiency(const MatmulPlan& plan) {
@@ -128,7 +145,8 @@ uint64_t partials_bytes(const PlanDevice& device, int64_t tokens) {
     for (int index = 0; index < kTiles; ++index) {
       const auto k = static_cast<MatmulKind>(kind);
       const Tile tile = tile_of(k, index);
-      if (index > 0 && tokens <= tile_of(k, index - 1).tokens) continue;
+      const int smaller = std::min(index, kManyTokens + 1) - 1;
+      if (smaller >= 0 && tokens <= tile_of(k, smaller).tokens) continue;
       const auto blocks = static_cast<uint64_t>(device.multiprocessors *
                                                 blocks_of_multiprocessor(device, k, index));
       most = std::max(most, 2 * blocks * tile.rows * tile.tokens * sizeof(float));
@@ -177,7 +195,7 @@ MatmulTraffic traffic_of(const MatmulPlan& plan, const MatmulWork& work) {
         band * kBandTiles + (index - band * kBandTiles * plan.row_tiles) % width;
     const int64_t valid = std::min(work.tokens - token_tile * tile.tokens, int64_t{tile.tokens});
     t.partials_written += sharing * tile.rows * valid * 4;
-    t.partials_read += sharing * tile.rows * valid * 4;
+    t.partials_read += (sharing - 1) * tile.rows * valid * 4;
     t.sharing_blocks += sharing;
     ++t.shared_tiles;
   }

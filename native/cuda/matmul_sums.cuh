@@ -5,6 +5,7 @@
 // eight lanes of a t make whole sectors.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "cuda/activation_element.cuh"
@@ -87,7 +88,7 @@ __device__ bool meet(const MatmulParameters& p, const Place& place, const LanePl
            lane.token * kRows + lane.row;
   };
 
-  float* mine = partial(block);
+  float* to = partial(block);
 #pragma unroll
   for (int eight = 0; eight < kEights; ++eight) {
 #pragma unroll
@@ -95,7 +96,7 @@ __device__ bool meet(const MatmulParameters& p, const Place& place, const LanePl
       if (lane.token + eight * 8 + parity < tokens) {
 #pragma unroll
         for (int pair = 0; pair < kStrips / 2; ++pair) {
-          store_16(mine + (eight * 8 + parity) * kRows + pair * 32,
+          store_16(to + (eight * 8 + parity) * kRows + pair * 32,
                    bits_of(four_rows(sums, pair, eight, parity)));
         }
       }
@@ -112,47 +113,63 @@ __device__ bool meet(const MatmulParameters& p, const Place& place, const LanePl
   __syncthreads();
   if (arrived != static_cast<uint32_t>(sharing.last - sharing.first)) return false;
 
-  // All sums are read back, this block's, too: they need no registers meanwhile. Some tokens of
-  // some blocks at a time: reading L2 takes hundreds of cycles, so kLoads of them are under way.
+  // The sums of the others are read back; this block's take their place in the order from its
+  // registers. Some tokens of some blocks at a time: reading L2 takes hundreds of cycles, so kLoads
+  // of them are under way.
   constexpr int kLoads = 8;
   constexpr int kOfToken = kStrips / 2;
-  constexpr int kChunk = kEights < 4 / kOfToken ? kEights : 4 / kOfToken;
+  constexpr int kChunk = std::min(kEights, kLoads / 2 / kOfToken);
   constexpr int kBlocks = kLoads / (kChunk * 2 * kOfToken);
 #pragma unroll
   for (int begin = 0; begin < kEights; begin += kChunk) {
     FourRows<Number> totals[kChunk][2][kOfToken] = {};
-    for (int first = sharing.first; first <= sharing.last; first += kBlocks) {
-      float4 parts[kBlocks][kChunk][2][kOfToken];
+    const auto add_blocks = [&](int first, int last) {
+      for (; first <= last; first += kBlocks) {
+        float4 parts[kBlocks][kChunk][2][kOfToken];
 #pragma unroll
-      for (int other = 0; other < kBlocks; ++other) {
-        const float* from = partial(first + other);
+        for (int other = 0; other < kBlocks; ++other) {
+          const float* from = partial(first + other);
 #pragma unroll
-        for (int i = 0; i < kChunk; ++i) {
+          for (int i = 0; i < kChunk; ++i) {
 #pragma unroll
-          for (int parity = 0; parity < 2; ++parity) {
-            const int token = (begin + i) * 8 + parity;
-            const bool exists = first + other <= sharing.last && lane.token + token < tokens;
+            for (int parity = 0; parity < 2; ++parity) {
+              const int token = (begin + i) * 8 + parity;
+              const bool exists = first + other <= last && lane.token + token < tokens;
 #pragma unroll
-            for (int pair = 0; pair < kOfToken; ++pair) {
-              parts[other][i][parity][pair] = load_l2_16(from + token * kRows + pair * 32, exists);
+              for (int pair = 0; pair < kOfToken; ++pair) {
+                parts[other][i][parity][pair] =
+                    load_l2_16(from + token * kRows + pair * 32, exists);
+              }
+            }
+          }
+        }
+#pragma unroll
+        for (int other = 0; other < kBlocks; ++other) {
+#pragma unroll
+          for (int i = 0; i < kChunk; ++i) {
+#pragma unroll
+            for (int parity = 0; parity < 2; ++parity) {
+#pragma unroll
+              for (int pair = 0; pair < kOfToken; ++pair) {
+                add_bits(totals[i][parity][pair], parts[other][i][parity][pair]);
+              }
             }
           }
         }
       }
+    };
+    add_blocks(sharing.first, block - 1);
 #pragma unroll
-      for (int other = 0; other < kBlocks; ++other) {
+    for (int i = 0; i < kChunk; ++i) {
 #pragma unroll
-        for (int i = 0; i < kChunk; ++i) {
+      for (int parity = 0; parity < 2; ++parity) {
 #pragma unroll
-          for (int parity = 0; parity < 2; ++parity) {
-#pragma unroll
-            for (int pair = 0; pair < kOfToken; ++pair) {
-              add_bits(totals[i][parity][pair], parts[other][i][parity][pair]);
-            }
-          }
+        for (int pair = 0; pair < kOfToken; ++pair) {
+          add_bits(totals[i][parity][pair], bits_of(four_rows(sums, pair, begin + i, parity)));
         }
       }
     }
+    add_blocks(block + 1, sharing.last);
 #pragma unroll
     for (int i = 0; i < kChunk; ++i) {
 #pragma unroll

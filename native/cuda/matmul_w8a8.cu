@@ -31,4 +31,9 @@ extern "C" __global__ void __launch_bounds__(Shape<4>::kThreads, Shape<4>::kTile
   matmul<MatmulKind::kW8A8, 4>(p);
 }
 
+extern "C" __global__ void __launch_bounds__(Shape<5>::kThreads, Shape<5>::kTile.blocks)
+    matmul_w8a8_256x128(const __grid_constant__ MatmulParameters p) {
+  matmul<MatmulKind::kW8A8, 5>(p);
+}
+
 }  // namespace altiplano::cuda

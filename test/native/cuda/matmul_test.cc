@@ -37,6 +37,41 @@ void check_product(CudaDevice& device, Matmul& matmul, const PackedMatrix& w, co
   device.launches();
 }
 
+// int8 by int8. Whole numbers times a power of two, with 127 of them as the largest of each row and
+// token, are quantized without an error, and so is everything behind.
+void check_integers(CudaDevice& device, Matmul& matmul, int64_t rows, int64_t cols,
+                    const std::vector<int64_t>& token_counts, Random& random) {
+  Matrix m = random_matrix({WeightType::kF32, 0, false}, rows, cols, random);
+  auto* values = reinterpret_cast<float*>(m.values.data());
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto step = std::ldexp(1.f, static_cast<int>(random.integer(-12, 2)));
+    for (int64_t k = 0; k < cols; ++k) {
+      values[r * cols + k] = static_cast<float>(random.integer(-127, 127)) * step;
+      if (k == 3) values[r * cols + k] = 127 * step;
+      m.exact[r * cols + k] = values[r * cols + k];
+    }
+  }
+  const PackedMatrix w = pack(device, matmul, m, RowOrder::kPlain, true, random);
+  for (int64_t tokens : token_counts) {
+    std::vector<float> x(tokens * cols);
+    for (int64_t t = 0; t < tokens; ++t) {
+      const auto step = std::ldexp(1.f, static_cast<int>(random.integer(-6, 2)));
+      for (int64_t k = 0; k < cols; ++k) {
+        x[t * cols + k] = static_cast<float>(k == 5 ? -127 : random.integer(-127, 127)) * step;
+      }
+    }
+    const std::vector<float> y = multiply(device, matmul, w, x, tokens, Epilogue::kStoreF32);
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t r = 0; r < rows; ++r) {
+        // Sums of up to 1000 products of 127 are exact in f32 (below 2^24).
+        const Expected e = {expected(m, r, &x[t * cols]).value, 0};
+        check_near(y[t * rows + r], e, m, tokens, t, r);
+      }
+    }
+    device.launches();
+  }
+}
+
 }  // namespace
 
 void test_matmul_error(CudaDevice& device) {
@@ -130,6 +165,38 @@ void test_matmul_sharing(CudaDevice& device) {
       }
     }
   }
+  // Each of the tiles for many tokens, shared by blocks.
+  bool met[cuda::kMatmulKinds][cuda::kTiles] = {};
+  struct Shape {
+    int multiprocessors;
+    int64_t rows, cols, tokens;
+  };
+  for (const Shape& shape : {Shape{7, 250, 300, 100}, {3, 390, 300, 230}, {3, 1280, 400, 230}}) {
+    if (quick) break;
+    const auto& [multiprocessors, rows, cols, tokens] = shape;
+    const auto matmul = cuda::make_matmul(device.kernels(), multiprocessors);
+    matmul->prepare(limits(tokens, 1024, true));
+    const auto meet = [&](cuda::MatmulKind kind) {
+      const int64_t slices = round_up(shape.cols, cuda::kPaddedCols) / cuda::slice_cols(kind);
+      const cuda::MatmulPlan plan =
+          cuda::plan_matmul({shape.multiprocessors}, kind, shape.rows, slices, shape.tokens);
+      if (plan.tiles() % plan.blocks != 0) met[static_cast<int>(kind)][plan.tile_index] = true;
+    };
+    for (const auto& [format, type] : all_operands()) {
+      const Matrix m = random_matrix(format, rows, cols, random);
+      const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, false, random, type);
+      check_product(device, *matmul, w, m, tokens, random);
+      meet(w.kind);
+    }
+    check_integers(device, *matmul, rows, cols, {tokens}, random);
+    meet(cuda::MatmulKind::kW8A8);
+  }
+  for (int kind = 0; kind < cuda::kMatmulKinds && !quick; ++kind) {
+    for (int tile = 3; tile < cuda::kTiles; ++tile) {
+      CHECK(met[kind][tile], "kind %d is not tested with tile %d", kind, tile);
+    }
+  }
+
   // More token tiles than a band of the line of units has.
   const auto matmul = cuda::make_matmul(device.kernels(), 3);
   matmul->prepare(limits(2500, 64));
@@ -160,43 +227,14 @@ void test_matmul_repeatable(CudaDevice& device) {
   device.set_seed(1);
 }
 
-// Whole numbers times a power of two, with 127 of them as the largest of each row and token, are
-// quantized without an error, and so is everything behind. Others are off by half a step each.
+// Integers exactly; other numbers are off by half a step each.
 void test_matmul_int8_activations(CudaDevice& device) {
   Random random(5);
   const auto matmul = cuda::make_matmul(device.kernels());
   matmul->prepare(limits(300, 1024, true));
   for (const auto& [rows, cols] :
        {std::pair<int64_t, int64_t>{3, 17}, {64, 128}, {130, 300}, {300, 1000}}) {
-    Matrix m = random_matrix({WeightType::kF32, 0, false}, rows, cols, random);
-    auto* values = reinterpret_cast<float*>(m.values.data());
-    for (int64_t r = 0; r < rows; ++r) {
-      const auto step = std::ldexp(1.f, static_cast<int>(random.integer(-12, 2)));
-      for (int64_t k = 0; k < cols; ++k) {
-        values[r * cols + k] = static_cast<float>(random.integer(-127, 127)) * step;
-        if (k == 3) values[r * cols + k] = 127 * step;
-        m.exact[r * cols + k] = values[r * cols + k];
-      }
-    }
-    const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, true, random);
-    for (int64_t tokens : {1, 9, 32, 40, 140}) {
-      std::vector<float> x(tokens * cols);
-      for (int64_t t = 0; t < tokens; ++t) {
-        const auto step = std::ldexp(1.f, static_cast<int>(random.integer(-6, 2)));
-        for (int64_t k = 0; k < cols; ++k) {
-          x[t * cols + k] = static_cast<float>(k == 5 ? -127 : random.integer(-127, 127)) * step;
-        }
-      }
-      const std::vector<float> y = multiply(device, *matmul, w, x, tokens, Epilogue::kStoreF32);
-      for (int64_t t = 0; t < tokens; ++t) {
-        for (int64_t r = 0; r < rows; ++r) {
-          // Sums of up to 1000 products of 127 are exact in f32 (below 2^24).
-          const Expected e = {expected(m, r, &x[t * cols]).value, 0};
-          check_near(y[t * rows + r], e, m, tokens, t, r);
-        }
-      }
-      device.launches();
-    }
+    check_integers(device, *matmul, rows, cols, {1, 9, 32, 40, 140}, random);
   }
 
   for (WeightFormat format : all_formats()) {

@@ -45,12 +45,12 @@ ActivationType activations_of(MatmulKind kind) {
   return kind == MatmulKind::kBF16 ? ActivationType::kBF16 : ActivationType::kF16;
 }
 
-// Counts one launch and compares it with the model.
+// Counts one launch and compares it with the model, as if the device had so many multiprocessors.
 void check_traffic(CudaDevice& device, MatmulKind kind, int group, bool zero_points, int64_t rows,
-                   int64_t cols, int64_t tokens, Epilogue epilogue) {
+                   int64_t cols, int64_t tokens, Epilogue epilogue, int multiprocessors = 108) {
   Random random(7);
   const bool int8_activations = kind == MatmulKind::kW8A8;
-  const auto matmul = cuda::make_matmul(device.kernels());
+  const auto matmul = cuda::make_matmul(device.kernels(), multiprocessors);
   matmul->prepare(limits(tokens, cols, int8_activations));
   const Matrix m = random_matrix(format_of(kind, group, zero_points), rows, cols, random);
   const RowOrder order = epilogue == Epilogue::kSiluMulF16 ? RowOrder::kGateUp : RowOrder::kPlain;
@@ -66,7 +66,8 @@ void check_traffic(CudaDevice& device, MatmulKind kind, int group, bool zero_poi
 
   CHECK(launches.size() == (int8_activations ? 2u : 1u), "%zu launches", launches.size());
   const ptx_simulator_report& r = launches.back();
-  const MatmulPlan plan = cuda::plan_matmul({}, kind, rows, cols / cuda::slice_cols(kind), tokens);
+  const MatmulPlan plan =
+      cuda::plan_matmul({multiprocessors}, kind, rows, cols / cuda::slice_cols(kind), tokens);
   const cuda::MatmulTraffic t =
       cuda::traffic_of(plan, {kind, group, zero_points, rows, tokens, epilogue});
   CHECK(r.grid[0] == static_cast<uint32_t>(plan.blocks), "as many blocks as planned");
@@ -144,6 +145,10 @@ void test_matmul_traffic(CudaDevice& device) {
   check_traffic(device, kF16, 0, false, 7168, 512, 128, kSiluMulF16);
   check_traffic(device, kF16, 0, false, 512, 2048, 61, kAddF32);
   check_traffic(device, kW8A8, 0, false, 7168, 1024, 256, kSiluMulF16);
+  // Tiles of 256 x 128 and 128 x 128 that blocks share.
+  check_traffic(device, kF16, 0, false, 1024, 512, 256, kStoreF16, 3);
+  check_traffic(device, kInt4, 32, false, 768, 512, 128, kAddF32, 5);
+  check_traffic(device, kW8A8, 0, false, 1024, 512, 256, kStoreF32, 3);
 }
 
 // Of every matrix of every Llama 2: nearly all of the device works to the end; what comes from

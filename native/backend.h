@@ -154,6 +154,9 @@ inline bool wants_every_token(const Batch& batch) {
   return true;
 }
 
+// Steps that may be under way at once: one computes while the next is told.
+inline constexpr int kStepsInFlight = 2;
+
 // The answer of a step; see StepResult in lib/native.ts. Sized before the step.
 struct RowResults {
   std::vector<int32_t> candidate_ids;
@@ -184,12 +187,21 @@ class Backend {
   virtual void prepare_steps(const StepLimits& limits) = 0;
 
   // --- a step ---------------------------------------------------------------------------------
-  // Takes over the batch (valid until the step ends), replaces references to earlier choices by
-  // token ids, and copies the pages that it asks to be copied.
-  virtual void begin_step(const Batch& batch) = 0;
-  // After a step that failed or was cancelled between its operations: waits for what of it still
-  // runs.
+  // begin_step(), the operations, end_step(); then the step may be under way while the next one is
+  // told, until finish_step(). At most kStepsInFlight are between begin_step() and finish_step().
+
+  // Takes over the batch and the results (valid until the step is finished), replaces references to
+  // earlier choices by token ids, and copies the pages that it asks to be copied. False if the
+  // operations must not be called, since the device repeats those of an earlier step.
+  virtual bool begin_step(const Batch& batch, RowResults& results) = 0;
+  // All of the step has been told.
+  virtual void end_step() = 0;
+  // In place of end_step(), after a failure or a cancellation between the operations: waits for
+  // what of the step still runs.
   virtual void abandon_step() noexcept = 0;
+  // Waits for the oldest step that has not been finished; its results are then complete. Throws
+  // Error if it failed; it is finished all the same. From any thread, also while a step is told.
+  virtual void finish_step() = 0;
   // x[T][D] = rows of the embedding for the step's tokens
   virtual void embed(const Linear& embedding, Buffer& x) = 0;
   // out[T][D] = rmsnorm(x) * weight
@@ -210,8 +222,8 @@ class Backend {
   // nothing to do for one. Of several, which hold some columns of the matrix each, rank 0 adds its
   // products to the residual and the others put theirs in its place: so the sum has it once.
   virtual void all_reduce(Buffer& residual, const Shard& shard) = 0;
-  // The logits of the wanted rows of h[T][D], reduced to what each row asks for.
-  virtual void logits(const Linear& head, const Buffer& h, RowResults& results) = 0;
+  // The logits of the wanted rows of h[T][D], reduced to what each row asks for: the results.
+  virtual void logits(const Linear& head, const Buffer& h) = 0;
 
   // --- memory ---------------------------------------------------------------------------------
   virtual size_t kv_bytes() const = 0;

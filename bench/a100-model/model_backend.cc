@@ -96,7 +96,7 @@ class ModelBackend : public Backend {
     return std::make_unique<ModelBuffer>(cols);
   }
 
-  void begin_step(const Batch& batch) override {
+  bool begin_step(const Batch& batch, RowResults&) override {
     tokens_ = static_cast<int64_t>(batch.tokens.size());
     rows_ = static_cast<int64_t>(batch.rows.size());
     gathers_ = !wants_every_token(batch);
@@ -111,7 +111,10 @@ class ModelBackend : public Backend {
     copy("inputs to the device",
          4 * (4.0 * tokens() + 7.0 * static_cast<double>(rows_) +
               4.0 * static_cast<double>(items_.prefill.size() + items_.decode.size()) + pages));
+    return true;
   }
+  void end_step() override { copy("results to the host", static_cast<double>(rows_) * 40); }
+  void finish_step() override {}
   void abandon_step() noexcept override {}
 
   void embed(const Linear&, Buffer& x) override {
@@ -149,7 +152,7 @@ class ModelBackend : public Backend {
     }
   }
   void all_reduce(Buffer&, const Shard&) override {}
-  void logits(const Linear& head, const Buffer& h, RowResults&) override {
+  void logits(const Linear& head, const Buffer& h) override {
     for (int64_t first = 0; first < rows_; first += kLogitRows) {
       const int64_t rows = std::min(kLogitRows, rows_ - first);
       const auto blocks = static_cast<double>(rows);
@@ -164,7 +167,6 @@ class ModelBackend : public Backend {
       small("row_results", blocks, kLogitBlocks, 2 * turns, 0);
       launches_.back().work += 2 * kVocabulary * (1 / kF64 + 2 / kF64) / kClock;
     }
-    copy("results to the host", static_cast<double>(rows_) * 40);
   }
 
   // What only a loader asks for.
@@ -233,7 +235,9 @@ std::vector<Launch> launches_of(const Model& model, const Scheme& scheme, KvType
   const Config config = config_of(model);
   Workspace workspace(backend, config);
   RowResults results;
-  forward(config, weights_of(model, scheme), backend, workspace, batch_of(step), false, results);
+  backend.begin_step(batch_of(step), results);
+  forward(config, weights_of(model, scheme), backend, workspace, false);
+  backend.end_step();
   return backend.take();
 }
 

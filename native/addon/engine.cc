@@ -61,6 +61,8 @@ struct Model {
   }
 };
 
+static_assert(Runner::kStarted == kStepsInFlight);
+
 class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
  public:
   explicit EngineWrap(const Napi::CallbackInfo& info)
@@ -80,6 +82,7 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
       const cpu::Kernels* kernels = &cpu::select_kernels();
       ModelSpec spec = model_spec_from_js(info[0]);
       const bool on_gpu = spec.config.gpu >= 0;
+      steps_overlap_ = on_gpu;
       return submit(
           info.Env(),
           [model = model_, kernels, spec = std::move(spec)] {
@@ -97,10 +100,19 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
 
   Napi::Value step(const Napi::CallbackInfo& info) {
     return guarded(info.Env(), [&] {
-      return submit(
-          info.Env(),
-          [model = model_, batch = batch_from_js(info[0])] { return model->engine.step(batch); },
-          [](Napi::Env env, RowResults& results) { return results_to_js(env, results); });
+      using Step = std::unique_ptr<Engine::Step>;
+      const auto finish = [model = model_](Step&) { model->engine.finish(); };
+      auto start = [model = model_, finish, batch = batch_from_js(info[0]),
+                    overlap = steps_overlap_]() mutable {
+        Step step = model->engine.submit(std::move(batch));
+        if (!overlap) finish(step);
+        return step;
+      };
+      const auto to_js = [](Napi::Env env, Step& step) {
+        return results_to_js(env, step->results);
+      };
+      if (!steps_overlap_) return submit(info.Env(), std::move(start), to_js);
+      return submit(info.Env(), std::move(start), to_js, finish);
     });
   }
 
@@ -144,7 +156,8 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
  private:
   // run_async with cancellation; the object stays alive until the promise settles.
   template <class Work, class ToJs>
-  Napi::Value submit(Napi::Env env, Work work, ToJs to_js) {
+  Napi::Value submit(Napi::Env env, Work work, ToJs to_js,
+                     std::type_identity_t<std::function<void(decltype(work())&)>> wait = nullptr) {
     if (disposed_) throw Error("ALTIPLANO_DISPOSED", "the engine was disposed");
     uint64_t cancels;
     {
@@ -156,9 +169,20 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
       std::optional<T> value;
       std::exception_ptr failure;
     };
+    std::function<void(Outcome&)> waiting;
+    if (wait) {
+      waiting = [wait = std::move(wait)](Outcome& outcome) {
+        if (outcome.failure) return;
+        try {
+          wait(*outcome.value);
+        } catch (...) {
+          outcome.failure = std::current_exception();
+        }
+      };
+    }
     const Napi::Promise promise = run_async(
         env, *runner_,
-        [model = model_, cancels, work = std::move(work)] {
+        [model = model_, cancels, work = std::move(work)]() mutable {
           Outcome outcome;
           try {
             model->start(cancels);
@@ -173,7 +197,8 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
           Unref();
           if (outcome.failure) std::rethrow_exception(outcome.failure);
           return to_js(js, *outcome.value);
-        });
+        },
+        std::move(waiting));
     Ref();
     return promise;
   }
@@ -186,6 +211,7 @@ class EngineWrap : public Napi::ObjectWrap<EngineWrap> {
 
   std::shared_ptr<Model> model_;
   std::unique_ptr<Runner> runner_;
+  bool steps_overlap_ = false;  // a GPU's: one is launched while the one before runs
   bool disposed_ = false;
   Napi::ObjectReference disposal_;  // the promise of dispose()
   int64_t reported_bytes_ = 0;

@@ -168,8 +168,9 @@ class CpuBackend : public Backend {
     offsets_.full.reserve(tokens);
   }
 
-  void begin_step(const Batch& batch) override {
+  bool begin_step(const Batch& batch, RowResults& results) override {
     batch_ = &batch;
+    results_ = &results;
     tokens_ = static_cast<int64_t>(batch.tokens.size());
     token_ids_ = batch.tokens;
     for (int32_t& id : token_ids_) {
@@ -199,9 +200,13 @@ class CpuBackend : public Backend {
                      base + batch.page_copies[i] * page_bytes, page_bytes);
       }
     }
+    return true;
   }
 
-  void abandon_step() noexcept override {}  // no operation outlasts its call
+  // No operation outlasts its call.
+  void end_step() override {}
+  void abandon_step() noexcept override {}
+  void finish_step() override {}
 
   void embed(const Linear& embedding, Buffer& x) override {
     const PackedMatrix& matrix = linear(embedding).parts[0].matrix;
@@ -300,7 +305,7 @@ class CpuBackend : public Backend {
     }
   }
 
-  void logits(const Linear& head, const Buffer& h, RowResults& results) override {
+  void logits(const Linear& head, const Buffer& h) override {
     const CpuLinear& w = linear(head);
     const int64_t hidden = w.cols, vocab = w.rows;
     const auto rows = static_cast<int64_t>(batch_->rows.size());
@@ -315,7 +320,7 @@ class CpuBackend : public Backend {
       multiply(w, gathered_.floats(), hidden, count, logits_.floats(), vocab);
       run(count, 8 * vocab, [&](int64_t r) {
         const float* row = logits_.floats() + r * vocab;
-        chosen_[first + r] = reduce_row(k_, row, vocab, *batch_, first + r, offsets_, results);
+        chosen_[first + r] = reduce_row(k_, row, vocab, *batch_, first + r, offsets_, *results_);
       });
     }
   }
@@ -441,6 +446,7 @@ class CpuBackend : public Backend {
 
   // The running step.
   const Batch* batch_ = nullptr;
+  RowResults* results_ = nullptr;
   int64_t tokens_ = 0;
   std::vector<int32_t> token_ids_;  // [T]
   std::vector<int32_t> visible_;    // [T] keys that each token sees

@@ -135,14 +135,27 @@ void Attention::launch(const Stream& stream, const StepTokens& tokens, CUdevicep
   prefill_.launch(stream, {tokens.prefill_items, kv_heads}, {128},
                   static_cast<uint32_t>(prefill_shared_bytes(bytes, shape_.head_dim)), p);
   if (tokens.decode_items == 0) return;
-  const AttentionSplit split =
-      split_keys(tokens.decode_items, shape_.kv_heads, tokens.decode_pages, multiprocessors_);
+  const AttentionSplit split = split_of(tokens);
   p.items += tokens.prefill_items;
   p.split_pages = split.pages;
   p.splits = split.splits;
   decode_.launch(stream, {static_cast<uint32_t>(split.splits), kv_heads, tokens.decode_items},
                  {kDecodeWarps * 32},
                  static_cast<uint32_t>(decode_shared_bytes(bytes, shape_.head_dim)), p);
+}
+
+AttentionSplit Attention::split_of(const StepTokens& tokens) const {
+  if (!tiles_ || tokens.decode_items == 0) return {};
+  return split_keys(tokens.decode_items, shape_.kv_heads, tokens.decode_pages, multiprocessors_);
+}
+
+void Attention::update(Graph& graph, const AttentionSplit& split) const {
+  for (const CUgraphNode node : graph.launches_of(decode_)) {
+    auto p = graph.argument_of<AttentionParameters>(node);
+    p.split_pages = split.pages;
+    p.splits = split.splits;
+    graph.update(node, static_cast<uint32_t>(split.splits), &p);
+  }
 }
 
 }  // namespace altiplano::cuda

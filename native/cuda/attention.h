@@ -7,6 +7,7 @@
 
 #include "backend.h"
 #include "cuda/attention_plan.h"
+#include "cuda/graph.h"
 #include "cuda/kernel.h"
 #include "cuda/memory.h"
 
@@ -49,6 +50,12 @@ class Attention {
   // Pointers are device memory; strides count elements.
   void launch(const Stream& stream, const StepTokens& tokens, CUdeviceptr qkv, int64_t stride,
               const KvCache& cache, int layer, CUdeviceptr out, int64_t out_stride) const;
+
+  // How keys are split over blocks, the one thing about the launches of a step of decodes that
+  // depends on how long the sequences are. All zeros where nothing is split.
+  AttentionSplit split_of(const StepTokens& tokens) const;
+  // Changes it in a graph that was recorded with another one.
+  void update(Graph& graph, const AttentionSplit& split) const;
 
  private:
   const AttentionShape shape_;

@@ -1,6 +1,7 @@
 #include "cuda/attention_plan.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace altiplano::cuda {
 
@@ -9,6 +10,23 @@ bool has_attention_tiles(const AttentionShape& shape) {
   return (shape.head_dim == 64 || shape.head_dim == 128) &&
          (shape.kv_type == same || shape.kv_type == KvType::kInt8) &&
          shape.heads / shape.kv_heads <= kPrefillRows;
+}
+
+bool only_decodes(const Batch& batch, int group) {
+  const std::vector<int32_t>& starts = batch.sequence_starts;
+  for (size_t s = 0; s + 1 < starts.size(); ++s) {
+    if ((starts[s + 1] - starts[s]) * group > kDecodeRows) return false;
+  }
+  return true;
+}
+
+int64_t padded_tokens(int64_t tokens, int64_t most) {
+  constexpr int64_t kMostPadded = 512, kTile = 64;
+  if (tokens > kMostPadded) return 0;
+  const int64_t padded = tokens <= kTile
+                             ? static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(tokens)))
+                             : (tokens + kTile - 1) / kTile * kTile;
+  return std::min(padded, most);
 }
 
 AttentionItems attention_items(const Batch& batch, const std::vector<int32_t>& blocks, int group) {

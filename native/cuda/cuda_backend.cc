@@ -1,5 +1,12 @@
 // The operations of backend.h on a GPU: everything is launched on one stream, in order, and nothing
-// waits before the end of a step, when its results have been copied to the host.
+// waits before finish_step(), for the copy of the results to the host. The next step may be
+// launched behind the running one meanwhile: what the host writes and reads, each of them has of
+// its own.
+//
+// Steps of decodes are CUDA graphs: padded to one of few sizes, so that the launches of a size are
+// always the same, recorded when the size comes for the first time, and repeated from then on. What
+// differs between steps lies in the inputs on the device, but for the split of attention, which is
+// changed in the graph. A step with prompts is launched kernel by kernel: its kernels are long.
 //
 // The residual stream is f32; what a matmul reads or writes otherwise is f16. Rows begin at
 // multiples of 8 numbers.
@@ -7,10 +14,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <compare>
+#include <map>
 #include <utility>
 #include <vector>
 
 #include "cuda/devices.h"
+#include "cuda/graph.h"
 #include "cuda/kv_page.h"
 #include "cuda/linear.h"
 #include "cuda/matmul.h"
@@ -56,6 +66,19 @@ size_t rotation_bytes(const AttentionShape& a) {
 // Pages of the block tables of a step, as most steps have them.
 int64_t usual_pages(const AttentionShape& a) { return std::min<int64_t>(a.kv_pages, 1 << 16); }
 
+// What the launches of a step of decodes depend on, beside the split of attention.
+struct GraphShape {
+  int64_t tokens = 0;  // 0: the step is no graph
+  bool gathers = false;
+  bool wants_candidates = false;
+  auto operator<=>(const GraphShape&) const = default;
+};
+
+struct StepGraph {
+  std::unique_ptr<Graph> graph;
+  AttentionSplit split;
+};
+
 class CudaBackend : public Backend {
  public:
   CudaBackend(int ordinal, std::unique_ptr<RowReader> reader)
@@ -63,7 +86,8 @@ class CudaBackend : public Backend {
         stream_(context_),
         kernels_(context_),
         matmul_(make_matmul(kernels_)),
-        reader_(std::move(reader)) {}
+        reader_(std::move(reader)),
+        ends_{Event(context_), Event(context_)} {}
 
   ~CudaBackend() override { abandon_step(); }
 
@@ -142,27 +166,66 @@ class CudaBackend : public Backend {
 
   // --- a step ---------------------------------------------------------------------------------
 
-  void begin_step(const Batch& batch) override {
+  bool begin_step(const Batch& batch, RowResults& results) override {
     // Weights have been loaded: their threads and staging memory are needed no more.
     loader_.reset();
     reader_.reset();
 
     context_->make_current();  // for all of the step
-    batch_ = &batch;
-    outputs_->begin(batch);
-    inputs_->set(stream_, batch);
+    const StepSize size = size_of(batch);
+    // Memory that the running step may use, and graphs have been recorded with, moves.
+    const auto moved = [this] {
+      stream_.synchronize();
+      graphs_.clear();
+    };
+    const int place = static_cast<int>(told_ % kStepsInFlight);
+    outputs_->begin(place, batch, results, size, moved);
+    inputs_->set(stream_, place, batch, size, moved);
     tokens_ = inputs_->step_tokens();
     operations_->copy_pages(stream_, cache_, inputs_->page_copies(),
                             static_cast<int64_t>(batch.page_copies.size() / 2));
+
+    graph_ = {};
+    if (!size.decodes || outputs_->unusual()) return true;
+    graph_ = {size.tokens, outputs_->gathers(), outputs_->wants_candidates()};
+    if (graphs_.contains(graph_)) return false;
+    recording_ = std::make_unique<Graph>(stream_);
+    return true;
+  }
+
+  void end_step() override {
+    if (recording_) {
+      recording_->finish();
+      graphs_[graph_] = {std::move(recording_), attention_->split_of(tokens_)};
+    }
+    if (graph_.tokens > 0) {
+      StepGraph& step = graphs_.at(graph_);
+      if (const AttentionSplit split = attention_->split_of(tokens_); split != step.split) {
+        attention_->update(*step.graph, split);
+        step.split = split;
+      }
+      step.graph->launch();
+    }
+    outputs_->copy();
+    ends_[told_ % kStepsInFlight].record(stream_);
+    ++told_;
   }
 
   void abandon_step() noexcept override {
+    recording_.reset();
     try {
       const CurrentContext current(*context_);
       stream_.synchronize();
     } catch (const Error&) {
       // A kernel failed. The step's own error has been told, and the next call will fail again.
     }
+  }
+
+  void finish_step() override {
+    const auto place = static_cast<int>(finished_++ % kStepsInFlight);
+    const CurrentContext current(*context_);
+    ends_[place].synchronize();
+    outputs_->take(place);
   }
 
   void embed(const Linear& embedding, Buffer& x) override {
@@ -228,10 +291,8 @@ class CudaBackend : public Backend {
     }
   }
 
-  void logits(const Linear& head, const Buffer& h, RowResults& results) override {
+  void logits(const Linear& head, const Buffer& h) override {
     outputs_->launch(head, data(h), buffer(h).stride, *inputs_);
-    stream_.synchronize();  // the end of the step, also for one without wanted rows
-    outputs_->take(*batch_, results);
   }
 
   // --- memory ---------------------------------------------------------------------------------
@@ -243,6 +304,18 @@ class CudaBackend : public Backend {
   }
 
  private:
+  StepSize size_of(const Batch& batch) const {
+    const auto tokens = static_cast<int64_t>(batch.tokens.size());
+    const auto rows = static_cast<int64_t>(batch.rows.size());
+    const int group = has_attention_tiles(shape_) ? shape_.heads / shape_.kv_heads : 0;
+    const int64_t padded = padded_tokens(tokens, limits_.tokens);
+    // A graph hides what fails within it, and a token may be asked for twice.
+    if (waits_behind_launches() || padded == 0 || rows > padded || !only_decodes(batch, group)) {
+      return {tokens, rows};
+    }
+    return {padded, padded, true};
+  }
+
   // From memory that is not pinned.
   void copy_and_wait(CUdeviceptr to, const void* from, size_t bytes) {
     copy_to_device(stream_, to, from, bytes);
@@ -264,11 +337,17 @@ class CudaBackend : public Backend {
   DeviceMemory rotations_;  // [max positions][d / 2] (cos, sin)
   DeviceMemory gate_up_;    // [T][2F] f16, for gate and up in different formats; else none
 
-  // The running step.
   std::unique_ptr<StepInputs> inputs_;
   std::unique_ptr<RowOutputs> outputs_;
-  const Batch* batch_ = nullptr;
+  std::map<GraphShape, StepGraph> graphs_;
+  Event ends_[kStepsInFlight];
+  uint64_t told_ = 0;      // steps
+  uint64_t finished_ = 0;  // of them; the finishing thread's
+
+  // The step that is being told.
   StepTokens tokens_;
+  GraphShape graph_;
+  std::unique_ptr<Graph> recording_;
 };
 
 class CudaSizes : public BackendSizes {

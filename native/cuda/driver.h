@@ -46,7 +46,17 @@ namespace altiplano::cuda {
   X(cuEventDestroy)                 \
   X(cuEventRecord)                  \
   X(cuEventSynchronize)             \
-  X(cuLaunchKernel)
+  X(cuLaunchKernel)                 \
+  X(cuStreamBeginCapture)           \
+  X(cuStreamEndCapture)             \
+  X(cuGraphInstantiate)             \
+  X(cuGraphLaunch)                  \
+  X(cuGraphGetNodes)                \
+  X(cuGraphNodeGetType)             \
+  X(cuGraphKernelNodeGetParams)     \
+  X(cuGraphExecKernelNodeSetParams) \
+  X(cuGraphExecDestroy)             \
+  X(cuGraphDestroy)
 
 struct Driver {
 #define ALTIPLANO_CUDA_MEMBER(name) decltype(&::name) name;

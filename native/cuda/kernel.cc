@@ -23,8 +23,8 @@ const void* binary_of(const char* source) {
   throw Error("ALTIPLANO_INTERNAL", std::string("no kernels of ") + source + " are embedded");
 }
 
-// What a kernel does wrong shows when the stream is waited for, and then nobody knows which kernel
-// it was. ALTIPLANO_CUDA_SYNCHRONOUS=1 waits behind each launch, to find out.
+}  // namespace
+
 bool waits_behind_launches() {
   static const bool waits = [] {
     const char* value = std::getenv("ALTIPLANO_CUDA_SYNCHRONOUS");
@@ -32,8 +32,6 @@ bool waits_behind_launches() {
   }();
   return waits;
 }
-
-}  // namespace
 
 void Kernel::launch_with(const Stream& stream, Dim3 grid, Dim3 block, uint32_t shared_bytes,
                          void** arguments) const {

@@ -16,6 +16,10 @@ struct Dim3 {
   uint32_t x = 1, y = 1, z = 1;
 };
 
+// What a kernel does wrong shows when the stream is waited for, and then nobody knows which kernel
+// it was. ALTIPLANO_CUDA_SYNCHRONOUS=1 waits behind each launch, to find out.
+bool waits_behind_launches();
+
 class Kernel {
  public:
   // Launches; the arguments' types must be the kernel's own (a pointer is a CUdeviceptr). Throws
@@ -26,6 +30,8 @@ class Kernel {
     void* pointers[] = {static_cast<void*>(&args)...};
     launch_with(stream, grid, block, shared_bytes, pointers);
   }
+
+  bool is(CUfunction function) const { return function == function_; }
 
   // Allows more than 48 KiB of dynamic shared memory. At load time.
   void allow_shared_bytes(int bytes) const;

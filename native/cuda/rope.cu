@@ -68,6 +68,7 @@ __device__ void rope_and_store(__half* qkv, int32_t stride, int32_t heads, int32
     }
     return;
   }
+  if (slots[t] < 0) return;  // a token that only pads the step
   const int kv_head = head - heads;
   const int32_t page = slots[t] / kKvPageTokens, offset = slots[t] % kKvPageTokens;
   const KvHead<Element> cache(

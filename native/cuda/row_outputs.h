@@ -1,6 +1,7 @@
 // From the normalised rows of a step to what its wanted rows ask for, with one copy to the host.
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "backend.h"
@@ -20,14 +21,27 @@ class RowOutputs {
   // Ids that the rows of the step before chose.
   CUdeviceptr chosen() const { return chosen_.get(); }
 
-  // Makes room for the results of a step; before anything of it is launched.
-  void begin(const Batch& batch);
+  // Makes room for the results of a step; before anything of it is launched. `place` is one of
+  // kStepsInFlight; the step that had it before must have been taken. `moved` is called before
+  // memory on the device moves that launch() was given.
+  void begin(int place, const Batch& batch, RowResults& results, const StepSize& size,
+             const std::function<void()>& moved);
+  // What launch() launches depends on these and the size of the step alone, and it launches kernels
+  // only, if it is not unusual().
+  bool wants_candidates() const { return wants_candidates_; }
+  bool gathers() const { return gathers_; }
+  bool unusual() const { return keys_stride_ > 0 || (many_rows_ && whole_rows_); }
   // Launches everything; h [T][h_stride] f16.
   void launch(const Linear& head, CUdeviceptr h, int64_t h_stride, const StepInputs& inputs);
-  // After the stream has been waited for.
-  void take(const Batch& batch, RowResults& results) const;
+  // Then copies the results to the host.
+  void copy();
+  // After all of it has been waited for. From any thread.
+  void take(int place);
 
  private:
+  int64_t rows_at_once() const;
+  void copy_rows(int64_t first, int64_t count);
+
   const Stream& stream_;
   std::shared_ptr<const Context> context_;
   const Operations& operations_;
@@ -37,14 +51,24 @@ class RowOutputs {
   DeviceMemory logits_;    // [kLogitRows][V] f32
   DeviceMemory chosen_;    // [R] ids
   DeviceMemory results_;   // see ResultLayout
-  PinnedMemory host_results_;
-  PinnedMemory host_rows_;  // whole rows asked for
-  DeviceMemory keys_;       // [kLogitRows][keys_stride_], for many candidates
+  DeviceMemory keys_;      // [kLogitRows][keys_stride_], for many candidates
   int64_t keys_stride_ = 0;
+  // The step that is being told.
   bool wants_candidates_ = false;
   bool gathers_ = false;  // else the rows are those of h: see wants_every_token()
-  ResultLayout layout_;
-  std::vector<int32_t> full_rows_;  // [R]: the place of the row among the whole ones, or -1
+  bool whole_rows_ = false;
+  bool many_rows_ = false;  // more than kLogitRows
+  // Of each step under way.
+  struct Step {
+    PinnedMemory results;
+    PinnedMemory rows;  // whole rows asked for
+    ResultLayout layout;
+    std::vector<int32_t> full_rows;  // [R]: the place of the row among the whole ones, or -1
+    const Batch* batch = nullptr;
+    RowResults* answer = nullptr;
+  };
+  Step steps_[kStepsInFlight];
+  Step* step_ = nullptr;  // the one that is being told
 };
 
 }  // namespace altiplano::cuda

@@ -73,23 +73,40 @@ void Engine::load(const ModelSpec& spec, std::unique_ptr<Backend> backend) {
   choices_ = 0;
 }
 
-RowResults Engine::step(const Batch& batch) {
+std::unique_ptr<Engine::Step> Engine::submit(Batch batch) {
   if (!loaded_) throw Error("ALTIPLANO_DISPOSED", "the engine holds no model");
+  if (in_flight_ == kStepsInFlight) {
+    throw Error("ALTIPLANO_INTERNAL", "more steps in flight than the device has room for");
+  }
   const Config& c = loaded_->config;
   check(batch, c, choices_);
-  RowResults results;
-  size_results(batch, c.vocab_size, results);
+  auto step = std::make_unique<Step>(Step{std::move(batch), {}});
+  size_results(step->batch, c.vocab_size, step->results);
   // A failed step leaves no choices to refer to.
   choices_ = 0;
   Backend& backend = *loaded_->backend;
   try {
-    forward(c, loaded_->weights, backend, *loaded_->workspace, batch, monitor_.cancelled, results);
+    if (backend.begin_step(step->batch, step->results)) {
+      forward(c, loaded_->weights, backend, *loaded_->workspace, monitor_.cancelled);
+    }
+    backend.end_step();
   } catch (...) {
     backend.abandon_step();
     throw;
   }
-  choices_ = static_cast<int64_t>(batch.rows.size());
-  return results;
+  choices_ = static_cast<int64_t>(step->batch.rows.size());
+  ++in_flight_;
+  return step;
+}
+
+void Engine::finish() {
+  try {
+    loaded_->backend->finish_step();
+  } catch (...) {
+    --in_flight_;
+    throw;
+  }
+  --in_flight_;
 }
 
 void Engine::cancel() { monitor_.cancelled = true; }

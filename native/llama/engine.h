@@ -5,6 +5,7 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "backend.h"
 #include "llama/config.h"
@@ -21,8 +22,22 @@ class Engine {
   // Reads and packs the weights on `backend`. Throws Error; the engine is then still empty.
   void load(const ModelSpec& spec, std::unique_ptr<Backend> backend);
 
+  // A step that was submitted; its results are complete when it is finished.
+  struct Step {
+    Batch batch;
+    RowResults results;
+  };
   // One step; see backend.h. Throws Error and stays usable.
-  RowResults step(const Batch& batch);
+  RowResults step(Batch batch) {
+    const std::unique_ptr<Step> step = submit(std::move(batch));
+    finish();
+    return std::move(step->results);
+  }
+  // The same in two parts: the step may still run when submit() returns, and another one be
+  // submitted, up to kStepsInFlight, before finish() waits for the oldest. It throws what the step
+  // failed with. From any one thread; load() and unload() only when all steps are finished.
+  std::unique_ptr<Step> submit(Batch batch);
+  void finish();
 
   // Makes the running load or step, and those that follow until resume(), stop with
   // ALTIPLANO_ABORTED. From any thread.
@@ -48,6 +63,7 @@ class Engine {
   std::optional<Loaded> loaded_;
   MemoryUse memory_;
   int64_t choices_ = 0;  // rows of the step before
+  std::atomic<int> in_flight_{0};
 };
 
 }  // namespace altiplano

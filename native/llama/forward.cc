@@ -41,8 +41,8 @@ uint64_t Workspace::bytes(const Config& c, const BackendSizes& sizes) {
   return sum;
 }
 
-void forward(const Config& c, const Weights& w, Backend& b, Workspace& ws, const Batch& batch,
-             const std::atomic<bool>& cancelled, RowResults& results) {
+void forward(const Config& c, const Weights& w, Backend& b, Workspace& ws,
+             const std::atomic<bool>& cancelled) {
   const auto poll = [&] {
     if (cancelled.load(std::memory_order_relaxed)) {
       throw Error("ALTIPLANO_ABORTED", "the step was cancelled");
@@ -50,7 +50,6 @@ void forward(const Config& c, const Weights& w, Backend& b, Workspace& ws, const
   };
   const Shard shard;  // all of the model
 
-  b.begin_step(batch);
   b.embed(*w.embedding, *ws.x);  // x = E[tokens]
   for (int l = 0; l < c.layers; ++l) {
     const LayerWeights& layer = w.layers[l];
@@ -73,7 +72,7 @@ void forward(const Config& c, const Weights& w, Backend& b, Workspace& ws, const
 
   poll();
   b.rmsnorm(*ws.x, *w.final_norm, c.rms_norm_eps, *ws.h);
-  b.logits(w.head_or_embedding(), *ws.h, results);
+  b.logits(w.head_or_embedding(), *ws.h);
 }
 
 }  // namespace altiplano

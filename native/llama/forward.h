@@ -22,9 +22,10 @@ struct Workspace {
   static uint64_t bytes(const Config& config, const BackendSizes& sizes);
 };
 
-// One step. Throws Error ALTIPLANO_ABORTED soon after `cancelled` becomes true; the cached keys and
-// values of the step's tokens are then undefined, and everything else is as before.
+// The operations of one step, which has begun. Throws Error ALTIPLANO_ABORTED soon after
+// `cancelled` becomes true; the cached keys and values of the step's tokens are then undefined, and
+// everything else is as before.
 void forward(const Config& config, const Weights& weights, Backend& backend, Workspace& ws,
-             const Batch& batch, const std::atomic<bool>& cancelled, RowResults& results);
+             const std::atomic<bool>& cancelled);
 
 }  // namespace altiplano

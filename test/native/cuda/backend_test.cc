@@ -124,22 +124,25 @@ struct Model {
     results.finite.resize(1);
     Backend& b = *backend;
     try {
-      b.begin_step(batch);
-      b.embed(*embedding, *x);
-      b.rmsnorm(*x, *norm, 1e-5f, *h);
-      b.matmul(*qkv, *h, *qkv_out);
-      b.rope_and_store(*qkv_out, 0);
-      b.attention(*qkv_out, 0, *heads);
-      b.matmul_add(*o, *heads, *x);
-      b.rmsnorm(*x, *norm, 1e-5f, *h);
-      b.matmul_silu(*gate_up, *h, *f);
-      b.matmul_add(*down, *f, *x);
-      b.rmsnorm(*x, *norm, 1e-5f, *h);
-      b.logits(*embedding, *h, results);
+      if (b.begin_step(batch, results)) {
+        b.embed(*embedding, *x);
+        b.rmsnorm(*x, *norm, 1e-5f, *h);
+        b.matmul(*qkv, *h, *qkv_out);
+        b.rope_and_store(*qkv_out, 0);
+        b.attention(*qkv_out, 0, *heads);
+        b.matmul_add(*o, *heads, *x);
+        b.rmsnorm(*x, *norm, 1e-5f, *h);
+        b.matmul_silu(*gate_up, *h, *f);
+        b.matmul_add(*down, *f, *x);
+        b.rmsnorm(*x, *norm, 1e-5f, *h);
+        b.logits(*embedding, *h);
+      }
+      b.end_step();
     } catch (...) {
       b.abandon_step();
       throw;
     }
+    b.finish_step();
     CHECK(results.finite[0] == 1, "the logits are finite");
     CHECK(results.candidate_logits[0] ==
               *std::max_element(results.full_logits.begin(), results.full_logits.end()),

@@ -63,7 +63,7 @@ void check_rows(CudaDevice& device, const std::vector<std::vector<float>>& rows,
   }
   cuda::StepInputs inputs(device.context(), 1, 1, 0);
   inputs.set(device.stream(), batch);
-  const cuda::ResultLayout layout = cuda::result_layout(batch);
+  const cuda::ResultLayout layout = cuda::result_layout(batch, batch.rows.size());
   const cuda::DeviceMemory memory = device.upload(logits);
   const cuda::DeviceMemory results(device.context(), layout.words * 4, "results");
   const cuda::DeviceMemory chosen(device.context(), rows.size() * 4, "chosen");

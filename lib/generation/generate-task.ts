@@ -78,6 +78,11 @@ export class GenerateTask implements Task {
     return [{ position: end - 1, request: this.#request }];
   }
 
+  ahead(): WantedRow['request'] | 'ends' | undefined {
+    if (this.#generated.length + 1 >= this.#setup.mostNewTokens) return 'ends';
+    return this.#sampler.takesBest ? this.#request : undefined;
+  }
+
   #nextRequest(): RowRequest {
     return this.#sampler.request({ prompt: this.#setup.prompt, generated: this.#generated });
   }

@@ -4,10 +4,17 @@
  * have pages share each step. Arrivals wait for pages, the oldest first, but only as long as there are
  * too few for them; a running sequence that gets no page pushes the youngest one back, which is
  * recomputed later. Logits do not depend on the batch, so that none of this changes a text.
+ *
+ * On a GPU two steps are under way at once, so that the device does not wait for JavaScript: the next
+ * one is planned and submitted before the answers of the running one are there. It goes on with
+ * prompts, and with sequences whose next token is the best of its row: the plan then says "what row r
+ * of the step before chose". If another sequence must see its row first, the next step waits for it,
+ * for two smaller steps would read all weights twice. A token that was computed for a sequence that
+ * has ended meanwhile is thrown away.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { AltiplanoError } from '../errors.js';
-import { fromNative, type NativeEngine } from '../native.js';
+import { fromNative, type NativeEngine, type StepPlan } from '../native.js';
 import { PagePool } from './pages.js';
 import { buildPlan, type Stretch, splitResult } from './plan.js';
 import type { Task } from './task.js';
@@ -18,6 +25,8 @@ export interface SchedulerOptions {
   vocabSize: number;
   /** The most tokens in one step. */
   maxStepTokens: number;
+  /** Steps that may be under way at once. Default 1. */
+  stepsInFlight?: 1 | 2;
 }
 
 /**
@@ -43,13 +52,27 @@ interface Sequence {
   /** Arrival number: the age that preemption goes by. */
   arrival: number;
   pages: number[];
-  /** Tokens whose keys and values are in the cache. */
+  /** Tokens whose keys and values are in the cache, or will be after the steps under way. */
   cachedTokens: number;
+  /** Steps under way that it waits for an answer of. */
+  awaitedAnswers: number;
+  /** The last row that it wants of the last step that computes something of it. */
+  lastRow: number;
   hasStarted: boolean;
 }
 
 interface StepItem extends Stretch {
   sequence: Sequence;
+}
+
+/** A step that was submitted. */
+interface Flight {
+  items: readonly StepItem[];
+  plan: StepPlan;
+  answer: ReturnType<NativeEngine['step']>;
+  submittedAt: number;
+  /** The step before failed, and this one may have gone on with what that should have computed. */
+  isVoid: boolean;
 }
 
 export interface SchedulerStats {
@@ -73,7 +96,8 @@ export class Scheduler {
   readonly #waiting: Sequence[] = [];
   readonly #running: Sequence[] = [];
   readonly #sequences = new Map<Task, Sequence>();
-  #inFlight: readonly StepItem[] = [];
+  /** The oldest first. */
+  #flights: Flight[] = [];
   #loop: Promise<void> | undefined;
   /** Whether something came or changed since the loop last looked. */
   #isWoken = false;
@@ -82,6 +106,8 @@ export class Scheduler {
   #steps = 0;
   #mostSequencesInStep = 0;
   #preemptions = 0;
+  /** When the last step ended. */
+  #answeredAt = 0;
   /** Milliseconds that a prompt token takes, a moving average. */
   #msPerPromptToken = 0;
 
@@ -119,6 +145,8 @@ export class Scheduler {
       arrival: this.#arrivals++,
       pages: [],
       cachedTokens: 0,
+      awaitedAnswers: 0,
+      lastRow: 0,
       hasStarted: false,
     };
     this.#sequences.set(task, sequence);
@@ -129,15 +157,16 @@ export class Scheduler {
 
   /**
    * Takes a task out, wherever it is; its pages are free at once. (A step that still writes to them
-   * ends before any later step starts.) A step that computes nothing else any more is cancelled.
+   * ends before any later step starts.) Steps that compute nothing else any more are cancelled.
    */
   remove(task: Task): void {
     const sequence = this.#sequences.get(task);
     if (sequence === undefined) return;
     this.#drop(sequence);
+    const items = this.#flights.flatMap((flight) => flight.items);
     if (
-      this.#inFlight.some((item) => item.sequence === sequence) &&
-      this.#inFlight.every((item) => !this.#sequences.has(item.sequence.task))
+      items.some((item) => item.sequence === sequence) &&
+      items.every((item) => !this.#sequences.has(item.sequence.task))
     ) {
       this.#engine.cancel();
     }
@@ -180,15 +209,32 @@ export class Scheduler {
     await undefined; // callers of the same turn of the event loop share the first step
     try {
       for (;;) {
-        this.#isWoken = false;
-        this.#admit();
-        const items = this.#planStep();
-        if (items.length === 0) return;
-        await this.#step(items);
+        while (this.#canSubmit()) {
+          this.#isWoken = false;
+          this.#admit();
+          const items = this.#planStep();
+          if (items.length === 0) break;
+          this.#submit(items);
+        }
+        const flight = this.#flights[0];
+        if (flight === undefined) return;
+        await this.#finish(flight);
       }
     } catch (error) {
       for (const sequence of [...this.#sequences.values()]) this.#fail(sequence, error);
+      await Promise.allSettled(this.#flights.map(({ answer }) => answer));
+      this.#flights = [];
     }
+  }
+
+  /** Whether the next step can be planned, for all sequences. */
+  #canSubmit(): boolean {
+    if (this.#flights.length === 0) return true;
+    if (this.#flights.length >= (this.#options.stepsInFlight ?? 1)) return false;
+    if (this.#flights.some(({ isVoid }) => isVoid)) return false;
+    return this.#running.every(
+      (s) => s.task.isPaused || !isAwaiting(s) || s.task.ahead() !== undefined,
+    );
   }
 
   /**
@@ -198,6 +244,8 @@ export class Scheduler {
    */
   #admit(): void {
     for (const sequence of [...this.#waiting]) {
+      // One that was pushed back while a step computed it first gets its answer.
+      if (sequence.awaitedAnswers > 0) continue;
       if (sequence.task.isPaused || !this.#makeRoom(sequence)) continue;
       removeFrom(this.#waiting, sequence);
       this.#running.push(sequence);
@@ -240,7 +288,9 @@ export class Scheduler {
     let budget = this.#running.some(isPrompt)
       ? maxStepTokens - Math.min(LEAST_PROMPT_TOKENS, maxStepTokens >> 1)
       : maxStepTokens;
-    const decoding = this.#running.filter((s) => !s.task.isPaused && uncached(s) === 1);
+    const decoding = this.#running.filter(
+      (s) => !s.task.isPaused && (uncached(s) === 1 || goesAhead(s)),
+    );
     // Where not all fit into a step, those that came last start the next one.
     if (decoding.length > budget)
       decoding.push(...decoding.splice(0, this.#steps % decoding.length));
@@ -275,19 +325,20 @@ export class Scheduler {
   }
 
   #item(sequence: Sequence, count: number): StepItem {
-    const begin = sequence.cachedTokens;
-    return {
-      sequence,
-      begin,
-      tokens: sequence.task.tokens.slice(begin, begin + count),
-      pages: sequence.pages,
-      rows: sequence.task.wanted(begin, begin + count),
-    };
+    const { task, pages, cachedTokens: begin, lastRow } = sequence;
+    const ahead = isAwaiting(sequence) ? task.ahead() : undefined;
+    if (typeof ahead === 'object') {
+      const rows = [{ position: begin, request: ahead }];
+      return { sequence, begin, pages, tokens: [-(lastRow + 1)], rows };
+    }
+    const tokens = task.tokens.slice(begin, begin + count);
+    return { sequence, begin, pages, tokens, rows: task.wanted(begin, begin + count) };
   }
 
-  /** Makes room for all known tokens of a running sequence, pushing others back if need be. */
+  /** Makes room for the next token of a running sequence, pushing others back if need be. */
   #growPages(sequence: Sequence): boolean {
-    while (!this.#reserve(sequence, sequence.task.tokens.length)) {
+    const tokens = sequence.task.tokens.length + Number(isAwaiting(sequence));
+    while (!this.#reserve(sequence, tokens)) {
       // Those whose reader is behind go first, then the youngest.
       const victim =
         this.#running.findLast((s) => s.task.isPaused) ?? this.#running[this.#running.length - 1]!;
@@ -305,34 +356,62 @@ export class Scheduler {
     this.#waiting.sort((a, b) => a.arrival - b.arrival);
   }
 
-  async #step(items: readonly StepItem[]): Promise<void> {
-    const { pageTokens, vocabSize } = this.#options;
-    for (const { sequence } of items) {
+  #submit(items: readonly StepItem[]): void {
+    let row = -1;
+    for (const { sequence, begin, tokens, rows } of items) {
       if (!sequence.hasStarted) sequence.task.started();
       sequence.hasStarted = true;
+      sequence.cachedTokens = begin + tokens.length;
+      row += rows.length;
+      if (rows.length > 0) {
+        sequence.awaitedAnswers++;
+        sequence.lastRow = row;
+      }
     }
-    const plan = buildPlan(items, pageTokens);
-    const start = performance.now();
-    let results: ReturnType<typeof splitResult>;
-    this.#inFlight = items;
+    const plan = buildPlan(items, this.#options.pageTokens);
+    const submittedAt = performance.now();
+    const answer = this.#engine.step(plan);
+    answer.catch(() => {}); // `#finish` hears of it, when it is this step's turn
+    this.#flights.push({ items, plan, answer, submittedAt, isVoid: false });
+  }
+
+  /** Waits for the oldest step and hands out its answers. */
+  async #finish(flight: Flight): Promise<void> {
+    const { items, plan, answer } = flight;
+    let results: ReturnType<typeof splitResult> | undefined;
     try {
-      results = splitResult(plan, await this.#engine.step(plan), vocabSize);
+      results = splitResult(plan, await answer, this.#options.vocabSize);
     } catch (thrown) {
       const error = fromNative(thrown);
       // Only steps whose tasks have all been removed are cancelled.
-      if ((error as Partial<AltiplanoError>).code === 'ALTIPLANO_ABORTED') return;
-      for (const { sequence } of items) this.#fail(sequence, error);
-      return;
-    } finally {
-      this.#inFlight = [];
+      if ((error as Partial<AltiplanoError>).code !== 'ALTIPLANO_ABORTED' && !flight.isVoid) {
+        for (const { sequence } of items) this.#fail(sequence, error);
+        for (const other of this.#flights) other.isVoid = other !== flight;
+      }
     }
-    this.#steps++;
-    this.#mostSequencesInStep = Math.max(this.#mostSequencesInStep, items.length);
-    this.#learnSpeed(items, performance.now() - start);
+    removeFrom(this.#flights, flight);
+    for (const { sequence, rows } of items) {
+      if (rows.length > 0) sequence.awaitedAnswers--;
+    }
+    if (flight.isVoid) {
+      // Those that had nothing to do with the failure are computed again.
+      for (const { sequence } of items)
+        if (this.#running.includes(sequence)) this.#preempt(sequence);
+    } else if (results !== undefined) {
+      this.#steps++;
+      this.#mostSequencesInStep = Math.max(this.#mostSequencesInStep, items.length);
+      this.#learnSpeed(flight);
+      await this.#handOut(items, results);
+    }
+  }
 
+  async #handOut(
+    items: readonly StepItem[],
+    results: ReturnType<typeof splitResult>,
+  ): Promise<void> {
     let row = 0;
     let turnEnds = performance.now() + SYNCHRONOUS_MS;
-    for (const { sequence, begin, tokens, rows } of items) {
+    for (const { sequence, rows } of items) {
       if (performance.now() >= turnEnds) {
         await nextTurn(); // tasks may be added and removed meanwhile
         turnEnds = performance.now() + SYNCHRONOUS_MS;
@@ -340,7 +419,6 @@ export class Scheduler {
       const answers = results.slice(row, row + rows.length);
       row += rows.length;
       if (!this.#sequences.has(sequence.task)) continue; // removed meanwhile
-      sequence.cachedTokens = begin + tokens.length;
       if (answers.length > 0) this.#deliver(sequence, answers);
     }
   }
@@ -354,7 +432,8 @@ export class Scheduler {
       return;
     }
     if (verdict === 'done') this.#drop(sequence);
-    else if (verdict === 'again') sequence.cachedTokens--;
+    // Unless it has been pushed back, and all of it is computed again.
+    else if (verdict === 'again' && sequence.pages.length > 0) sequence.cachedTokens--;
   }
 
   #fail(sequence: Sequence, error: unknown): void {
@@ -363,7 +442,10 @@ export class Scheduler {
     sequence.task.fail(error);
   }
 
-  #learnSpeed(items: readonly StepItem[], ms: number): void {
+  #learnSpeed({ items, submittedAt }: Flight): void {
+    const now = performance.now();
+    const ms = now - Math.max(submittedAt, this.#answeredAt);
+    this.#answeredAt = now;
     const isPrompt = ({ tokens }: StepItem) => tokens.length > 1;
     const count = (some: readonly StepItem[]) =>
       some.reduce((sum, { tokens }) => sum + tokens.length, 0);
@@ -395,9 +477,19 @@ function sharePrompts(prompts: readonly Sequence[], budget: number): Map<Sequenc
   return shares;
 }
 
-/** Tokens that are known but not computed. */
+/** Tokens that are known but not computed. Below zero where a step has gone ahead. */
 function uncached(sequence: Sequence): number {
   return sequence.task.tokens.length - sequence.cachedTokens;
+}
+
+/** Whether all known tokens are computed, and the next one hangs on the step under way. */
+function isAwaiting(sequence: Sequence): boolean {
+  return sequence.awaitedAnswers > 0 && uncached(sequence) <= 0;
+}
+
+/** Whether a step can compute the next token although it is not known yet. */
+function goesAhead(sequence: Sequence): boolean {
+  return isAwaiting(sequence) && typeof sequence.task.ahead() === 'object';
 }
 
 function removeFrom<T>(array: T[], item: T): void {

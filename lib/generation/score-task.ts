@@ -46,6 +46,10 @@ export class ScoreTask implements Task {
     return rows;
   }
 
+  ahead(): 'ends' {
+    return 'ends';
+  }
+
   accept(rows: RowResult[]): 'more' | 'done' {
     for (const row of rows) {
       const loss = row.logSumExp - row.idLogits[0]!;

@@ -20,6 +20,12 @@ export interface Task {
    * What it throws ends the task by `fail`.
    */
   accept(rows: RowResult[]): 'more' | 'again' | 'done';
+  /**
+   * Asked while a step is under way that computes all known tokens. What is wanted of the row behind
+   * the next token, if that token is the best of the row being computed; 'ends' if there will be no
+   * such row; undefined if the task must see its row first.
+   */
+  ahead(): WantedRow['request'] | 'ends' | undefined;
   /** The task runs for the first time. */
   started(): void;
   /** The task can not go on. Called at most once, and never after 'done'. */

@@ -64,6 +64,21 @@ export class Sampler {
     this.#wantsFullRow = !this.#isGreedy && !this.#cutsTail && temperature >= 0.9;
   }
 
+  /**
+   * Whether each token is the best of its row, whatever came before: then native knows the choice as
+   * soon as it has the row, and every row is asked for the same.
+   */
+  get takesBest(): boolean {
+    const { repetitionPenalty, frequencyPenalty, presencePenalty, logitBias } = this.#options;
+    return (
+      this.#isGreedy &&
+      repetitionPenalty === 1 &&
+      frequencyPenalty === 0 &&
+      presencePenalty === 0 &&
+      logitBias.size === 0
+    );
+  }
+
   /** What native has to return so that the token after `history` can be chosen. */
   request(history: TokenHistory): RowRequest {
     const { ids, changes } = this.#tracker.next(history);

@@ -50,6 +50,12 @@ function codedError(code: string, message: string): Error {
   return Object.assign(new Error(message), { code });
 }
 
+/** A step that waits for its end. */
+interface Held {
+  finish(): void;
+  fail(error: Error): void;
+}
+
 export class FakeEngine implements NativeEngine {
   /** Every step's plan, cancelled ones included. */
   readonly plans: StepPlan[] = [];
@@ -58,10 +64,16 @@ export class FakeEngine implements NativeEngine {
   isHeld = false;
   /** Thrown by the next step. */
   nextError: Error | undefined;
-  #running: { finish(): void; fail(error: Error): void } | undefined;
+  /** The oldest first; only that one runs. */
+  readonly #steps: Held[] = [];
+  #before: Promise<unknown> | undefined;
+  /** The best ids of the rows of the step before. */
+  #chosen: number[] = [];
   readonly #cache: Int32Array;
+  readonly #stepsInFlight: number;
 
-  constructor(pages: number) {
+  constructor(pages: number, stepsInFlight = 1) {
+    this.#stepsInFlight = stepsInFlight;
     this.#cache = new Int32Array(pages * PAGE_TOKENS).fill(-1);
   }
 
@@ -75,33 +87,59 @@ export class FakeEngine implements NativeEngine {
 
   cancel(): void {
     this.cancels++;
-    this.#running?.fail(codedError('ALTIPLANO_ABORTED', 'the step was cancelled'));
+    for (const step of this.#steps) {
+      step.fail(codedError('ALTIPLANO_ABORTED', 'the step was cancelled'));
+    }
   }
 
   /** Whether a step waits. */
   get isRunning(): boolean {
-    return this.#running !== undefined;
+    return this.#steps.length > 0;
   }
 
-  /** Lets the step that waits end. */
+  /** Lets the oldest step that waits end. */
   release(): void {
-    this.#running!.finish();
+    this.#steps[0]!.finish();
   }
 
   async step(plan: StepPlan): Promise<StepResult> {
-    if (this.#running !== undefined) throw new Error('the scheduler runs two steps at once');
+    if (this.#steps.length >= this.#stepsInFlight) {
+      throw new Error(`the scheduler runs more than ${this.#stepsInFlight} steps at once`);
+    }
     this.plans.push(plan);
     const error = this.nextError;
     this.nextError = undefined;
-    try {
-      await new Promise<void>((resolve, reject) => {
-        this.#running = { finish: resolve, fail: reject };
-        if (!this.isHeld) setImmediate(resolve);
-      });
-    } finally {
-      this.#running = undefined;
+    let step: Held;
+    const end = new Promise<void>((finish, fail) => {
+      step = { finish, fail };
+    });
+    end.catch(() => {});
+    const isFirst = this.#steps.push(step!) === 1;
+    if (isFirst && !this.isHeld) setImmediate(step!.finish);
+    const result = this.#run(plan, isFirst ? undefined : this.#before, end, error);
+    this.#before = result.catch(() => {});
+    return result;
+  }
+
+  async #run(
+    plan: StepPlan,
+    before: Promise<unknown> | undefined,
+    end: Promise<void>,
+    error: Error | undefined,
+  ): Promise<StepResult> {
+    if (before !== undefined) {
+      await before;
+      if (!this.isHeld) setImmediate(this.#steps[0]!.finish);
     }
-    if (error !== undefined) throw error;
+    try {
+      await end;
+    } finally {
+      this.#steps.shift();
+    }
+    if (error !== undefined) {
+      this.#chosen = [];
+      throw error;
+    }
     return this.#compute(plan);
   }
 
@@ -110,8 +148,10 @@ export class FakeEngine implements NativeEngine {
     plan.slots.forEach((slot, i) => {
       if (written.has(slot)) throw new Error(`slot ${slot} is written twice in a step`);
       written.add(slot);
-      this.#cache[slot] = plan.tokens[i]!;
+      const id = plan.tokens[i]!;
+      this.#cache[slot] = id < 0 ? this.#choice(-(id + 1)) : id;
     });
+    const chosen: number[] = [];
     const candidateIds: number[] = [];
     const candidateLogits: number[] = [];
     const idLogits: number[] = [];
@@ -120,6 +160,7 @@ export class FakeEngine implements NativeEngine {
     const scaledLogSumExp: number[] = [];
     plan.rows.forEach((token, r) => {
       const logits = fakeLogits(this.#tokensUpTo(plan, token));
+      chosen.push(...best(logits, 1));
       for (const id of best(logits, plan.candidates[r]!)) {
         candidateIds.push(id);
         candidateLogits.push(logits[id]!);
@@ -136,6 +177,7 @@ export class FakeEngine implements NativeEngine {
       logSumExp.push(sum(1));
       scaledLogSumExp.push(sum(plan.inverseTemperatures[r]!));
     });
+    this.#chosen = chosen;
     return {
       candidateIds: Int32Array.from(candidateIds),
       candidateLogits: Float32Array.from(candidateLogits),
@@ -145,6 +187,14 @@ export class FakeEngine implements NativeEngine {
       scaledLogSumExp: Float64Array.from(scaledLogSumExp),
       finite: new Uint8Array(plan.rows.length).fill(1),
     };
+  }
+
+  #choice(row: number): number {
+    const id = this.#chosen[row];
+    if (id === undefined) {
+      throw codedError('ALTIPLANO_OUT_OF_RANGE', `step: the step before has no row ${row}`);
+    }
+    return id;
   }
 
   /** The tokens of a sequence up to one of the step's tokens, as the cache has them. */

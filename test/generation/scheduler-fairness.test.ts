@@ -52,6 +52,7 @@ class FakeTask implements Task {
   }
 
   onResume() {}
+  ahead(): undefined {}
   started() {}
   wanted(_begin: number, end: number) {
     if (end < this.tokens.length) return [];

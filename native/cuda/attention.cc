@@ -149,8 +149,13 @@ AttentionSplit Attention::split_of(const StepTokens& tokens) const {
   return split_keys(tokens.decode_items, shape_.kv_heads, tokens.decode_pages, multiprocessors_);
 }
 
-void Attention::update(Graph& graph, const AttentionSplit& split) const {
-  for (const CUgraphNode node : graph.launches_of(decode_)) {
+std::vector<CUgraphNode> Attention::split_launches(const Graph& graph) const {
+  return tiles_ ? graph.launches_of(decode_) : std::vector<CUgraphNode>();
+}
+
+void Attention::set_split(Graph& graph, const std::vector<CUgraphNode>& launches,
+                          const AttentionSplit& split) {
+  for (const CUgraphNode node : launches) {
     auto p = graph.argument_of<AttentionParameters>(node);
     p.split_pages = split.pages;
     p.splits = split.splits;

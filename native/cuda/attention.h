@@ -4,6 +4,7 @@
 #include <cuda.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "backend.h"
 #include "cuda/attention_plan.h"
@@ -54,8 +55,10 @@ class Attention {
   // How keys are split over blocks, the one thing about the launches of a step of decodes that
   // depends on how long the sequences are. All zeros where nothing is split.
   AttentionSplit split_of(const StepTokens& tokens) const;
-  // Changes it in a graph that was recorded with another one.
-  void update(Graph& graph, const AttentionSplit& split) const;
+  // The launches of a recorded step in which it stands, and how it is changed there.
+  std::vector<CUgraphNode> split_launches(const Graph& graph) const;
+  static void set_split(Graph& graph, const std::vector<CUgraphNode>& launches,
+                        const AttentionSplit& split);
 
  private:
   const AttentionShape shape_;

@@ -76,6 +76,7 @@ struct GraphShape {
 
 struct StepGraph {
   std::unique_ptr<Graph> graph;
+  std::vector<CUgraphNode> attention;
   AttentionSplit split;
 };
 
@@ -196,12 +197,14 @@ class CudaBackend : public Backend {
   void end_step() override {
     if (recording_) {
       recording_->finish();
-      graphs_[graph_] = {std::move(recording_), attention_->split_of(tokens_)};
+      std::vector<CUgraphNode> attention = attention_->split_launches(*recording_);
+      graphs_[graph_] = {std::move(recording_), std::move(attention),
+                         attention_->split_of(tokens_)};
     }
     if (graph_.tokens > 0) {
       StepGraph& step = graphs_.at(graph_);
       if (const AttentionSplit split = attention_->split_of(tokens_); split != step.split) {
-        attention_->update(*step.graph, split);
+        Attention::set_split(*step.graph, step.attention, split);
         step.split = split;
       }
       step.graph->launch();

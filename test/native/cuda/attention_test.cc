@@ -2,6 +2,7 @@
 // activations and caches, pages in any order, and garbage wherever nothing was stored. For shapes
 // with tensor-core kernels and for the kernel of all others.
 #include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "cuda/attention.h"
@@ -156,14 +157,38 @@ struct Run {
   std::vector<ptx_simulator_report> reports;
 };
 
-Run attend(CudaDevice& device, const Problem& p, int multiprocessors = 0) {
+// How attention is launched: as it is, or as a graph for `padded` tokens, recorded as if all
+// sequences were short.
+struct Launching {
+  int multiprocessors = 0;
+  int64_t padded = 0;
+};
+
+void launch_recorded(CudaDevice& device, const Attention& attention, const StepInputs& inputs,
+                     const std::function<void(const cuda::StepTokens&)>& launch) {
+  cuda::StepTokens shorter = inputs.step_tokens();
+  shorter.decode_pages = 1;
+  cuda::Graph graph(device.stream());
+  launch(shorter);
+  graph.finish();
+  const cuda::AttentionSplit split = attention.split_of(inputs.step_tokens());
+  CHECK(split != attention.split_of(shorter), "the same split");
+  const std::vector<CUgraphNode> launches = attention.split_launches(graph);
+  CHECK(launches.size() == 1, "%zu launches", launches.size());
+  Attention::set_split(graph, launches, split);
+  for (int i = 0; i < 2; ++i) graph.launch();
+  device.stream().synchronize();
+}
+
+Run attend(CudaDevice& device, const Problem& p, const Launching& how = {}) {
   const AttentionShape& s = p.shape;
   const int group = cuda::has_attention_tiles(s) ? s.heads / s.kv_heads : 0;
   const auto tokens = static_cast<int64_t>(p.batch.tokens.size());
-  StepInputs inputs(device.context(), tokens, static_cast<int64_t>(p.batch.block_table.size()),
+  const int64_t rows = std::max(tokens, how.padded);
+  StepInputs inputs(device.context(), rows, static_cast<int64_t>(p.batch.block_table.size()),
                     group);
-  inputs.set(device.stream(), p.batch);
-  const Attention attention(device.stream(), device.kernels(), s, multiprocessors);
+  inputs.set(device.stream(), 0, p.batch, {rows, 0, how.padded > 0}, [] {});
+  const Attention attention(device.stream(), device.kernels(), s, how.multiprocessors);
   const DeviceMemory cache = device.upload(p.cache), qkv = device.upload(p.qkv);
   KvCache kv;
   kv.pages = cache.get();
@@ -173,9 +198,16 @@ Run attend(CudaDevice& device, const Problem& p, int multiprocessors = 0) {
   Run run;
   run.out_stride = int64_t{s.heads} * s.head_dim + 8;
   const DeviceMemory out =
-      device.upload(std::vector<uint16_t>(static_cast<size_t>(tokens * run.out_stride), 0x5a5a));
-  attention.launch(device.stream(), inputs.step_tokens(), qkv.get(), p.stride, kv, 0, out.get(),
-                   run.out_stride);
+      device.upload(std::vector<uint16_t>(static_cast<size_t>(rows * run.out_stride), 0x5a5a));
+  const auto launch = [&](const cuda::StepTokens& of_step) {
+    attention.launch(device.stream(), of_step, qkv.get(), p.stride, kv, 0, out.get(),
+                     run.out_stride);
+  };
+  if (how.padded > 0) {
+    launch_recorded(device, attention, inputs, launch);
+  } else {
+    launch(inputs.step_tokens());
+  }
   device.stream().synchronize();
   run.out = device.download<uint16_t>(out, static_cast<size_t>(tokens * run.out_stride));
   run.reports = device.launches();
@@ -190,8 +222,8 @@ Run attend(CudaDevice& device, const Problem& p, int multiprocessors = 0) {
 // itself or, below 2^-14, by 2^-25 of the greatest weight (int8: of 64 scale_v times that); as bf16
 // by 2^-8 of itself. The sum over n keys in f32 adds (n + 16) 2^-23 of sum w |v|, the result's own
 // rounding 2^-11 or 2^-8 of itself.
-void check_attention(CudaDevice& device, const Problem& p) {
-  const Run run = attend(device, p);
+void check_attention(CudaDevice& device, const Problem& p, const Launching& how = {}) {
+  const Run run = attend(device, p, how);
   const AttentionShape& s = p.shape;
   const double rounding = half_eps(s.activations), least = half_least(s.activations);
   const int d = s.head_dim, group = s.heads / s.kv_heads;
@@ -346,6 +378,21 @@ void test_attention_general(CudaDevice& device) {
   }
 }
 
+// A graph of a step, repeated for longer sequences than it was recorded with, and for fewer than it
+// has room for.
+void test_attention_recorded(CudaDevice& device) {
+  Random random(5);
+  for (const Types types : kTileTypes) {
+    const Problem p = make_problem(types, 64, 2, 2, {{700, 1}, {90, 1}, {0, 1}, {513, 3}}, random);
+    check_attention(device, p, {.padded = 6});
+    check_attention(device, p, {.padded = 16});
+    const Problem one = make_problem(types, 128, 1, 4, {{900, 1}}, random);
+    check_attention(device, one, {.padded = 1});
+    const Run run = attend(device, one), recorded = attend(device, one, {.padded = 1});
+    CHECK(run.out == recorded.out, "a graph's results are other bits");
+  }
+}
+
 // Heads of 7B and of 70B: no bank conflicts, and hardly a byte beside what must be read. Of the KV
 // heads only as many as time allows, on as much smaller a device: the keys are split as they are
 // for all heads.
@@ -369,7 +416,7 @@ void test_attention_traffic(CudaDevice& device) {
       constexpr int kHeads = 2;
       const Problem p = make_problem(types, 128, kHeads, c.group,
                                      std::vector<Sequence>(c.sequences, c.sequence), random);
-      const Run run = attend(device, p, 108 * kHeads / c.of_heads);
+      const Run run = attend(device, p, {.multiprocessors = 108 * kHeads / c.of_heads});
       double wavefronts = 0, ideal_wavefronts = 0, bytes = 0;
       for (const ptx_simulator_report& report : run.reports) {
         wavefronts += static_cast<double>(report.shared_wavefronts);

@@ -17,6 +17,7 @@ constexpr Case kCases[] = {
     {"attention: prompts and decoding on tensor cores", test_attention_tiles},
     {"attention: keys split over blocks", test_attention_splits},
     {"attention: the kernel for every shape", test_attention_general},
+    {"attention: a recorded step", test_attention_recorded},
     {"attention: bank conflicts and bytes moved", test_attention_traffic},
     {"matmul: plans for all Llama 2 shapes", test_matmul_plans},
     {"matmul within its error bound", test_matmul_error},

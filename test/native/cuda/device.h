@@ -64,6 +64,7 @@ class CudaDevice {
 void test_attention_tiles(CudaDevice& device);
 void test_attention_splits(CudaDevice& device);
 void test_attention_general(CudaDevice& device);
+void test_attention_recorded(CudaDevice& device);
 void test_attention_traffic(CudaDevice& device);
 void test_matmul_error(CudaDevice& device);
 void test_matmul_epilogues(CudaDevice& device);

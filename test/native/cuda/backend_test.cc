@@ -98,23 +98,31 @@ struct Model {
     return backend->prepare(matrices, use, monitor);
   }
 
-  // Two tokens of one sequence; the whole row of the last.
-  std::vector<float> step() {
+  // A step of some tokens of one sequence, from `first` on; the whole row of the last.
+  struct Step {
     Batch batch;
-    batch.tokens = {7, 11};
-    batch.positions = {0, 1};
-    batch.slots = {64, 65};
-    batch.sequence_starts = {0, 2};
+    RowResults results;
+  };
+  static std::unique_ptr<Step> make_step(const std::vector<int32_t>& tokens, int32_t first) {
+    auto step = std::make_unique<Step>();
+    Batch& batch = step->batch;
+    batch.tokens = tokens;
+    const auto count = static_cast<int32_t>(tokens.size());
+    for (int32_t i = first; i < first + count; ++i) {
+      batch.positions.push_back(i);
+      batch.slots.push_back(2 * kKvPageTokens + i);
+    }
+    batch.sequence_starts = {0, count};
     batch.block_table = {2};
     batch.block_starts = {0, 1};
-    batch.rows = {1};
+    batch.rows = {count - 1};
     batch.candidates = {3};
     batch.inverse_temperatures = {1};
     batch.ids = {5};
     batch.id_starts = {0, 1};
     batch.full_rows = {1};
     batch.page_copies = {0, 1};
-    RowResults results;
+    RowResults& results = step->results;
     results.candidate_ids.resize(3);
     results.candidate_logits.resize(3);
     results.log_sum_exp.resize(1);
@@ -122,9 +130,13 @@ struct Model {
     results.id_logits.resize(1);
     results.full_logits.resize(kVocab);
     results.finite.resize(1);
+    return step;
+  }
+
+  void submit(Step& step) {
     Backend& b = *backend;
     try {
-      if (b.begin_step(batch, results)) {
+      if (b.begin_step(step.batch, step.results)) {
         b.embed(*embedding, *x);
         b.rmsnorm(*x, *norm, 1e-5f, *h);
         b.matmul(*qkv, *h, *qkv_out);
@@ -142,13 +154,23 @@ struct Model {
       b.abandon_step();
       throw;
     }
-    b.finish_step();
+  }
+
+  const std::vector<float>& finish(Step& step) {
+    backend->finish_step();
+    const RowResults& results = step.results;
     CHECK(results.finite[0] == 1, "the logits are finite");
     CHECK(results.candidate_logits[0] ==
               *std::max_element(results.full_logits.begin(), results.full_logits.end()),
           "the best candidate is the best of the row");
     CHECK(results.id_logits[0] == results.full_logits[5], "the id asked for");
     return results.full_logits;
+  }
+
+  std::vector<float> step() {
+    const auto step = make_step({7, 11}, 0);
+    submit(*step);
+    return finish(*step);
   }
 };
 
@@ -194,6 +216,40 @@ void test_backend(CudaDevice& device) {
     CHECK(same_bits(logits, first), "the same step has other logits");
     CHECK(same_bits(model.step(), first), "a second step has other logits");
   }
+}
+
+// Three steps of a sequence, each of which goes on with what the one before chose: one after the
+// other, then with two under way.
+void test_backend_two_steps(CudaDevice& device) {
+  Model model;
+  const auto one = Model::make_step({7, 11}, 0);
+  model.submit(*one);
+  model.finish(*one);
+  const auto two = Model::make_step({one->results.candidate_ids[0]}, 2);
+  model.submit(*two);
+  model.finish(*two);
+  const auto three = Model::make_step({two->results.candidate_ids[0]}, 3);
+  model.submit(*three);
+  model.finish(*three);
+
+  if (device.simulated())
+    simulator<decltype(ptx_simulator_clear_faults)>("ptx_simulator_clear_faults")();
+  const auto ahead_one = Model::make_step({7, 11}, 0);
+  const auto ahead_two = Model::make_step({-1}, 2), ahead_three = Model::make_step({-1}, 3);
+  model.submit(*ahead_one);
+  model.submit(*ahead_two);
+  const std::vector<float> found_one = model.finish(*ahead_one);
+  model.submit(*ahead_three);
+  CHECK(same_bits(found_one, one->results.full_logits), "the first step");
+  CHECK(same_bits(model.finish(*ahead_two), two->results.full_logits), "the second step");
+  CHECK(same_bits(model.finish(*ahead_three), three->results.full_logits), "the third step");
+  if (!device.simulated()) return;
+  // Both sizes, two tokens and one, had been recorded.
+  const auto calls = simulator<decltype(ptx_simulator_calls)>("ptx_simulator_calls");
+  CHECK(calls("cuGraphLaunch") == 3 && calls("cuStreamBeginCapture") == 0, "not as graphs");
+  const auto of_kernels = calls("cuLaunchKernel");
+  CHECK(of_kernels == 3, "%d kernels were launched alone; expected the copies of pages",
+        static_cast<int>(of_kernels));
 }
 
 void test_backend_failures(CudaDevice& device) {

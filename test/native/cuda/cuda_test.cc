@@ -38,6 +38,7 @@ constexpr Case kCases[] = {
     {"step: what rows ask for", test_row_results},
     {"step: rows that are not finite", test_row_results_not_finite},
     {"backend: steps of a small model", test_backend},
+    {"backend: two steps under way", test_backend_two_steps},
     {"backend: every failure of the driver", test_backend_failures},
 };
 

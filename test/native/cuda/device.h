@@ -85,6 +85,7 @@ void test_attention_not_finite(CudaDevice& device);
 void test_row_results(CudaDevice& device);
 void test_row_results_not_finite(CudaDevice& device);
 void test_backend(CudaDevice& device);
+void test_backend_two_steps(CudaDevice& device);
 void test_backend_failures(CudaDevice& device);
 
 }  // namespace altiplano::test

@@ -11,12 +11,13 @@ namespace {
 using cuda::Epilogue;
 using cuda::MatmulKind;
 
-constexpr double kRowThreads = 256, kLogitThreads = 1024;  // as native/cuda/operations.cc has them
-constexpr int64_t kLogitRows = 128;                        // as row_outputs.cc
+constexpr double kRowThreads = 256;  // as native/cuda/operations.cc has them
+constexpr double kEmbedAtOnce = 16;  // as embed.cu
+constexpr int64_t kLogitRows = 128;  // as row_outputs.cc
 // Threads of a multiprocessor, hence blocks of the device that run at once.
 constexpr double kThreads = 2048;
 constexpr double kRowBlocks = kThreads / kRowThreads * kMultiprocessors;
-constexpr double kLogitBlocks = kThreads / kLogitThreads * kMultiprocessors;
+constexpr double kLogitBlocks = kMultiprocessors;  // row_results takes all registers of one
 constexpr double kRopeBlocks = kThreads / 128 * kMultiprocessors;
 
 struct ModelBuffer : Buffer {
@@ -118,7 +119,9 @@ class ModelBackend : public Backend {
   void abandon_step() noexcept override {}
 
   void embed(const Linear&, Buffer& x) override {
-    small("embed", tokens(), kRowBlocks, 1 + per_thread(x), tokens() * columns(x) * 6);
+    // The token, then the columns of a thread, so many at once.
+    const double turns = std::ceil(columns(x) / kRowThreads / kEmbedAtOnce);
+    small("embed", tokens(), kRowBlocks, 1 + turns, tokens() * columns(x) * 6);
   }
   // Rows stay in registers (as long as those of Llama 2 do), all loads of a thread at once.
   void rmsnorm(const Buffer& x, const Buffer&, float, Buffer&) override {
@@ -161,11 +164,15 @@ class ModelBackend : public Backend {
               blocks * columns(h) * 4);
       }
       multiply(head, rows, Epilogue::kStoreF32);
-      // Two passes over the row; in the second, two sums in f64 of two conversions each (which go
-      // half as fast as additions).
-      const double turns = kVocabulary / kLogitThreads;
-      small("row_results", blocks, kLogitBlocks, 2 * turns, 0);
-      launches_.back().work += 2 * kVocabulary * (1 / kF64 + 2 / kF64) / kClock;
+      // The request and the row, whose loads a thread makes at once. A block reads the row, then
+      // makes an exponential of each logit (greedy: one sum serves both), then adds quads in f64: a
+      // sum, and two conversions, which go half as fast.
+      small("row_results", blocks, kLogitBlocks, 2, 0);
+      launches_.back().work +=
+          std::ceil(blocks / kLogitBlocks) *
+          (kVocabulary * sizeof(float) / kOneBlock + kVocabulary / kExponentials +
+           kVocabulary / 4 * (1 / kF64 + 2 / kF64)) /
+          kClock;
     }
   }
 
@@ -186,7 +193,6 @@ class ModelBackend : public Backend {
   static double columns(const Buffer& b) {
     return static_cast<double>(static_cast<const ModelBuffer&>(b).cols);
   }
-  static double per_thread(const Buffer& b) { return columns(b) / kRowThreads; }
 
   void small(const char* name, double blocks, double at_once, double trips, double bytes) {
     const Times times = small_times(blocks, at_once, trips, bytes);

@@ -30,7 +30,9 @@ struct BF16Weights {
 // (q - zero) * scale of a group.
 __device__ inline float dequantized(const CanonicalView& w, int64_t row, int64_t col, int q,
                                     int default_zero, bool signed_zeros) {
-  const int64_t index = row * ((w.cols + w.group - 1) / w.group) + col / w.group;
+  const auto cols = static_cast<int32_t>(w.cols);
+  const int64_t index =
+      row * ((cols + w.group - 1) / w.group) + static_cast<int32_t>(col) / w.group;
   int zero = default_zero;
   if (w.zeros != nullptr)
     zero = signed_zeros ? static_cast<int8_t>(w.zeros[index]) : w.zeros[index];

@@ -2,9 +2,13 @@
 //
 // A token below zero is what a row of the step before chose: -(r + 1) is chosen[r]. So a step can
 // be submitted before the one in front of it has ended.
+//
+// A thread takes kAtOnce columns at a time, so that their loads are under way together.
 #include "cuda/canonical.cuh"
 
 namespace altiplano::cuda {
+
+constexpr int kAtOnce = 16;
 
 // One block per token.
 // tokens [T], chosen [rows of the step before], x [T][x_stride]
@@ -14,8 +18,19 @@ __device__ void embed(const CanonicalView& embedding, const int32_t* tokens, con
   const int64_t t = blockIdx.x;
   int32_t token = tokens[t];
   if (token < 0) token = chosen[-(token + 1)];
-  for (int64_t col = threadIdx.x; col < embedding.cols; col += blockDim.x) {
-    x[t * x_stride + col] = Weights::at(embedding, token, col);
+  const auto cols = static_cast<int32_t>(embedding.cols);
+  const auto threads = static_cast<int32_t>(blockDim.x);
+  for (int32_t first = threadIdx.x; first < cols; first += kAtOnce * threads) {
+    float v[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      v[i] = Weights::at(embedding, token, min(first + i * threads, cols - 1));
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int32_t col = first + i * threads;
+      if (col < cols) x[t * x_stride + col] = v[i];
+    }
   }
 }
 

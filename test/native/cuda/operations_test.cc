@@ -39,32 +39,36 @@ void test_embed(CudaDevice& device) {
   const cuda::Operations operations(device.kernels(), plain_shape());
   Random random(1);
   for (const WeightFormat format : all_formats()) {
-    const int64_t rows = 9, cols = random.integer(1, 3) * 65 + random.integer(0, 1);
-    const Matrix m = random_matrix(format, rows, cols, random);
-    const cuda::DeviceMemory values = device.upload(m.values), scales = device.upload(m.scales),
-                             zeros = device.upload(m.zeros);
-    const cuda::CanonicalView view = {
-        reinterpret_cast<const void*>(values.get()),
-        m.scales.empty() ? nullptr : reinterpret_cast<const uint16_t*>(scales.get()),
-        m.zeros.empty() ? nullptr : reinterpret_cast<const uint8_t*>(zeros.get()), cols,
-        format.group};
-    // Below zero: what a row of the step before chose.
-    const std::vector<int32_t> tokens = {3, -2, 0, 8, -1, 3}, chosen = {5, 7};
-    const std::vector<int64_t> expected = {3, 7, 0, 8, 5, 3};
-    const cuda::DeviceMemory ids = device.upload(tokens), choices = device.upload(chosen);
-    const int64_t stride = stride_of(cols);
-    const cuda::DeviceMemory x(device.context(), tokens.size() * stride * sizeof(float), "x");
-    operations.embed(device.stream(), format, view, static_cast<uint32_t>(tokens.size()), ids.get(),
-                     choices.get(), x.get(), stride);
-    const auto found = device.download<float>(x, tokens.size() * stride);
-    bool same = true;
-    for (size_t t = 0; t < tokens.size(); ++t) {
-      for (int64_t c = 0; c < cols; ++c) {
-        same = same && found[t * stride + c] == m.exact[expected[t] * cols + c];
+    // Fewer columns than a block takes at once, and more.
+    for (const int64_t least : {0, 4096}) {
+      const int64_t rows = 9;
+      const int64_t cols = least + random.integer(1, 3) * 65 + random.integer(0, 1);
+      const Matrix m = random_matrix(format, rows, cols, random);
+      const cuda::DeviceMemory values = device.upload(m.values), scales = device.upload(m.scales),
+                               zeros = device.upload(m.zeros);
+      const cuda::CanonicalView view = {
+          reinterpret_cast<const void*>(values.get()),
+          m.scales.empty() ? nullptr : reinterpret_cast<const uint16_t*>(scales.get()),
+          m.zeros.empty() ? nullptr : reinterpret_cast<const uint8_t*>(zeros.get()), cols,
+          format.group};
+      // Below zero: what a row of the step before chose.
+      const std::vector<int32_t> tokens = {3, -2, 0, 8, -1, 3}, chosen = {5, 7};
+      const std::vector<int64_t> expected = {3, 7, 0, 8, 5, 3};
+      const cuda::DeviceMemory ids = device.upload(tokens), choices = device.upload(chosen);
+      const int64_t stride = stride_of(cols);
+      const cuda::DeviceMemory x(device.context(), tokens.size() * stride * sizeof(float), "x");
+      operations.embed(device.stream(), format, view, static_cast<uint32_t>(tokens.size()),
+                       ids.get(), choices.get(), x.get(), stride);
+      const auto found = device.download<float>(x, tokens.size() * stride);
+      bool same = true;
+      for (size_t t = 0; t < tokens.size(); ++t) {
+        for (int64_t c = 0; c < cols; ++c) {
+          same = same && found[t * stride + c] == m.exact[expected[t] * cols + c];
+        }
       }
+      CHECK(same, "%s, %lld columns: not the rows of the embedding", describe(format),
+            static_cast<long long>(cols));
     }
-    CHECK(same, "%s, %lld columns: not the rows of the embedding", describe(format),
-          static_cast<long long>(cols));
   }
 }
 

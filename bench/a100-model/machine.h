@@ -27,7 +27,6 @@ constexpr double kF64 = 32;             // additions of a multiprocessor and cyc
 constexpr double kTrip = 270 / kClock;  // a load that L2 serves, from its start to its use
 constexpr double kMeeting = 1e-6;  // a partial sum to L2, the count, the first partial sum back
 constexpr double kLoadedLatency = 1e-6;  // a load from memory while all multiprocessors load
-constexpr double kStreamLaunch = 3e-6;   // of the host, for a kernel outside a graph
 constexpr double kBus = 25e9;            // bytes a second between host and device
 
 }  // namespace altiplano::a100

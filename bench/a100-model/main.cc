@@ -1,8 +1,8 @@
 // What the kernels as they are should do on an A100-80GB: counted bytes, operations, launches and
 // waves, times constants that are fixed beforehand (machine.h). A model, not a measurement:
 // docs/a100-model.md has its assumptions.
-//   a100_model [anchors | published | goals | launches | parts | decode | prefill | matmul]...
-//   default: all
+//   a100_model [anchors | published | goals | attention | launches | parts | decode | prefill |
+//               matmul]...   default: all
 #include <cstdio>
 #include <cstring>
 
@@ -20,6 +20,8 @@ constexpr Section kSections[] = {
     {"anchors", "The constants, fed with published schemes", print_anchors},
     {"published", "Beside published figures", print_published},
     {"goals", "Goals", print_goals},
+    {"attention", "Decode attention: share of 2039 GB/s in %, by the constants / with the waiting",
+     print_attention},
     {"launches", "A step of 7B, int4 g128, batch 1, context 1k", print_launches},
     {"parts", "What a step of decoding consists of, ms", print_parts},
     {"decode", "Decoding", print_decode_table},

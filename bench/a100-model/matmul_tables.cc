@@ -43,7 +43,7 @@ LayersTime layers_time(const Model& model, const Scheme& scheme, int64_t tokens)
 }
 
 void print_matmul_tables() {
-  std::printf("Matrices of a layer of 7B, us with the launch, and what is the limit:\n\n");
+  std::printf("Matrices of a layer of 7B, µs with the launch, and what is the limit:\n\n");
   std::printf("| format | matrix | 1 token | 8 | 16 | 32 | 64 | 128 | 256 | 2048 |\n");
   std::printf("|---|---|---|---|---|---|---|---|---|---|\n");
   for (const Scheme& s : kSchemes) {

@@ -101,8 +101,14 @@ class ModelBackend : public Backend {
     tokens_ = static_cast<int64_t>(batch.tokens.size());
     rows_ = static_cast<int64_t>(batch.rows.size());
     gathers_ = !wants_every_token(batch);
+    const int group = shape_.heads / shape_.kv_heads;
+    // As size_of() of the CUDA backend: a step of decodes is a graph, of one of few sizes.
+    const int64_t padded = cuda::padded_tokens(tokens_, kStepTokens);
+    if (padded >= std::max(tokens_, rows_) && cuda::only_decodes(batch, group)) {
+      tokens_ = rows_ = padded;
+    }
     const std::vector<int32_t> blocks(batch.sequence_starts.size());
-    items_ = cuda::attention_items(batch, blocks, shape_.heads / shape_.kv_heads);
+    items_ = cuda::attention_items(batch, blocks, group);
     double pages = 0;
     for (size_t s = 1; s < batch.sequence_starts.size(); ++s) {
       pages +=
@@ -280,8 +286,6 @@ double bound(const Model& model, const Scheme& scheme, KvType kv, const Step& st
   const double peak = scheme.kind == MatmulKind::kW8A8 ? 2 * kF16Peak : kF16Peak;
   return std::max(bytes / kPeakBandwidth, operations / peak + attention / kF16Peak);
 }
-
-double StepTime::today() const { return std::max(graph(), nodes * kStreamLaunch) + kJavaScript; }
 
 StepTime time_of(const std::vector<Launch>& launches) {
   StepTime time;

@@ -33,6 +33,7 @@ inline constexpr Model k7B = {"7B", 32, 4096, 11008, 32, 32},
                        k70B = {"70B", 80, 8192, 28672, 64, 8};
 inline constexpr Model kModels[] = {k7B, k13B, k70B};
 inline constexpr int kVocabulary = 32000;
+inline constexpr int kStepTokens = 2048;  // lib/load-plan.ts, for a GPU
 
 // Sequences that all have `past` tokens in the cache and `tokens` in the step, of which the last
 // wants one candidate.
@@ -61,14 +62,14 @@ struct StepTime {
   double waiting = 0;
   double hidden = 0;  // in matrices, by the overlap of loading and computing
   int nodes = 0;
-  // A CUDA graph, and JavaScript hidden behind the step before: by the fixed constants alone, and
-  // with what the kernels as they are wait beyond that.
+  // A CUDA graph, and JavaScript hidden behind the step before, as it is for greedy sequences: by
+  // the fixed constants alone, and with what the kernels as they are wait beyond that.
   double fixed() const { return matmul + attention + small + copies + nodes * kNode; }
   double graph() const { return fixed() + waiting; }
   // The same if a matrix were computed only after it is loaded, as the anchors' are (tables.h).
   double apart() const { return graph() + hidden; }
-  // As the backend is: kernels go into a stream one by one, and JavaScript waits for each step.
-  double today() const;
+  // Where a sequence samples, the next step is not planned before JavaScript has its answer.
+  double sampled() const { return graph() + kJavaScript; }
 };
 StepTime time_of(const std::vector<Launch>& launches);
 

@@ -10,7 +10,6 @@ namespace {
 constexpr int kBatches[] = {1, 8, 64, 256};
 constexpr int kContexts[] = {1024, 4096};
 constexpr KvType kKvTypes[] = {KvType::kF16, KvType::kInt8};
-constexpr int kStepTokens = 2048;  // lib/load-plan.ts, for a GPU
 
 const char* name_of(KvType kv) { return kv == KvType::kF16 ? "f16" : "int8"; }
 
@@ -89,7 +88,7 @@ void print_prefill_table() {
 void print_parts() {
   std::printf(
       "| model | weights | batch x context | matrices | attention | other kernels | launches, each "
-      "2 us | by the fixed constants | waiting | step | without a graph, with JavaScript |\n"
+      "2 µs | by the fixed constants | waiting | step | where one samples |\n"
       "|---|---|---|---|---|---|---|---|---|---|---|\n");
   for (const Model& m : kModels) {
     for (const Scheme& s : kSchemes) {
@@ -100,7 +99,7 @@ void print_parts() {
             "| %s | %s | %d x 1k | %.2f | %.2f | %.2f | %d: %.2f | %.2f | %.2f | %.2f | %.2f |\n",
             m.name, s.name, step.sequences, t.matmul * 1e3, t.attention * 1e3,
             (t.small + t.copies) * 1e3, t.nodes, t.nodes * kNode * 1e3, t.fixed() * 1e3,
-            t.waiting * 1e3, t.graph() * 1e3, t.today() * 1e3);
+            t.waiting * 1e3, t.graph() * 1e3, t.sampled() * 1e3);
       }
     }
   }
@@ -109,7 +108,7 @@ void print_parts() {
 void print_launches() {
   const auto list = launches_of(k7B, kInt4G128, KvType::kF16, Step{1, 1, 1023});
   constexpr size_t kBefore = 3, kOfLayer = 8, kAfter = 4;
-  std::printf("| launch | work, us | waiting, us |\n|---|---|---|\n");
+  std::printf("| launch | work, µs | waiting, µs |\n|---|---|---|\n");
   for (size_t i = 0; i < list.size(); ++i) {
     if (i == kBefore + kOfLayer) std::printf("| ... 31 more layers | | |\n");
     if (i >= kBefore + kOfLayer && i + kAfter < list.size()) continue;

@@ -40,5 +40,6 @@ void print_launches();
 void print_anchors();
 void print_published();
 void print_goals();
+void print_attention();
 
 }  // namespace altiplano::a100

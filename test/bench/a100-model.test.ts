@@ -20,7 +20,7 @@ test('each section prints a table without holes', async () => {
   const output = await run(join(folder, 'a100_model'), []);
   expect(output).not.toMatch(/\b(nan|inf)\b/);
   const sections = output.split('### ').slice(1);
-  expect(sections).toHaveLength(8);
+  expect(sections).toHaveLength(9);
   for (const section of sections) {
     const rows = section.split('\n').filter((line) => line.startsWith('| '));
     expect(rows.length).toBeGreaterThan(2);

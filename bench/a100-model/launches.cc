@@ -120,9 +120,12 @@ Times decode_times(const AttentionShape& shape, const std::vector<cuda::Attentio
 
   double trips = 3;  // the item, its page, q
   if (split.splits > 1) {
-    // Three loops over the splits, of which the compiler takes four at a time; then the sums.
-    trips += 3 * std::ceil(split.splits / 4.0) + 1;
+    // The count, the maxima and sums of 32 splits at once, then rows of eight splits: a thread has
+    // four numbers of them at a time.
+    constexpr double kThreads = cuda::kDecodeWarps * 32.0;
     const double rows = items[0].tokens * shape.heads / shape.kv_heads;
+    trips += 1 + std::ceil(rows / cuda::kDecodeWarps) * std::ceil(split.splits / 32.0) +
+             std::ceil(rows * shape.head_dim / 4 / kThreads) * std::ceil(split.splits / 8.0);
     const double parts = split.splits * rows * (shape.head_dim + 2) * sizeof(float);
     work += parts / kOneBlock / kClock;
   }

@@ -161,29 +161,51 @@ __device__ void decode(const AttentionParameters& p) {
   __syncthreads();  // everybody knows whether this block is the last
   if (arrivals + 1 != static_cast<uint32_t>(splits)) return;
   if (threadIdx.x == 0) p.counters[place] = 0;
+  // Reading L2 takes hundreds of cycles: loads do not wait for each other. First the maxima and
+  // sums of a row, one of a lane, for all rows over the warps.
   auto* const shares = reinterpret_cast<float*>(shared);  // [splits][rows], divided by the sum
-  if (threadIdx.x < rows) {
-    const int row = threadIdx.x;
+  for (int row = warp; row < rows; row += kDecodeWarps) {
     const float* const stats = all_parts + kDecodeRows * kDim + 2 * row;
-    float most = -INFINITY;
-    for (int s = 0; s < splits; ++s) most = fmaxf(most, load_l2(stats + s * kPartFloats));
-    float sum = 0.0f;
-    for (int s = 0; s < splits; ++s) {
-      const float maximum = load_l2(stats + s * kPartFloats);
-      const float share = maximum == -INFINITY ? 0.0f : exp2f(maximum - most);
-      shares[s * rows + row] = share;
-      sum += load_l2(stats + s * kPartFloats + 1) * share;
+    float most = -INFINITY, sum = 0.0f;
+    for (int s = lane; s < splits; s += 32) {
+      const float2 maximum_and_sum = load_l2_8(stats + s * kPartFloats);
+      const float maximum = maximum_and_sum.x, of_split = maximum_and_sum.y;
+      const float both = fmaxf(most, maximum);
+      // Of a split without a visible key nothing counts; a NaN reaches the sum.
+      sum = (most == -INFINITY ? 0.0f : sum * exp2f(most - both)) +
+            (maximum == -INFINITY ? 0.0f * of_split : of_split * exp2f(maximum - both));
+      most = both;
+      shares[s * rows + row] = maximum;
     }
-    for (int s = 0; s < splits; ++s) shares[s * rows + row] /= sum;
+    const float of_lane = most;
+    most = reduce_warp(most, [](float a, float b) { return fmaxf(a, b); });
+    sum = reduce_warp(of_lane == -INFINITY ? 0.0f * sum : sum * exp2f(of_lane - most),
+                      [](float a, float b) { return a + b; });
+    for (int s = lane; s < splits; s += 32) {
+      float& share = shares[s * rows + row];
+      share = (share == -INFINITY ? 0.0f : exp2f(share - most)) / sum;
+    }
   }
   __syncthreads();  // the shares are there
-  for (int at = threadIdx.x; at < rows * kDim; at += kThreads) {
+  constexpr int kAtOnce = 8;
+  for (int at = threadIdx.x * 4; at < rows * kDim; at += kThreads * 4) {
     const int row = at / kDim;
-    float value = 0.0f;
-    for (int s = 0; s < splits; ++s) {
-      value += load_l2(all_parts + s * kPartFloats + at) * shares[s * rows + row];
+    float4 value = {};
+    for (int first = 0; first < splits; first += kAtOnce) {
+      float4 v[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        v[i] = load_l2_16(all_parts + (first + i) * kPartFloats + at, first + i < splits);
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const float share = first + i < splits ? shares[(first + i) * rows + row] : 0.0f;
+        value.x += v[i].x * share, value.y += v[i].y * share;
+        value.z += v[i].z * share, value.w += v[i].w * share;
+      }
     }
-    store(row, at % kDim, value);
+    store(row, at % kDim, value.x), store(row, at % kDim + 1, value.y);
+    store(row, at % kDim + 2, value.z), store(row, at % kDim + 3, value.w);
   }
 }
 

@@ -183,18 +183,17 @@ __device__ inline uint32_t count_up(uint32_t* counter) {
   return before;
 }
 
-// From L2: L1 is not kept up to date with what other multiprocessors write.
-__device__ inline float load_l2(const float* global) {
-  float v;
-  asm volatile("ld.global.cg.f32 %0, [%1];"
-               : "=f"(v)
+// 8 bytes from L2: L1 is not kept up to date with what other multiprocessors write.
+__device__ inline float2 load_l2_8(const float* global) {
+  float2 v;
+  asm volatile("ld.global.cg.v2.f32 {%0, %1}, [%2];"
+               : "=f"(v.x), "=f"(v.y)
                : "l"(__cvta_generic_to_global(global))
                : "memory");
   return v;
 }
 
-// 16 bytes from L2, as L1 is not kept up to date with what other multiprocessors write; zeros if
-// they are not wanted.
+// 16 bytes from L2; zeros if they are not wanted.
 __device__ inline float4 load_l2_16(const float* global, bool wanted) {
   float4 v = make_float4(0.f, 0.f, 0.f, 0.f);
   asm volatile(

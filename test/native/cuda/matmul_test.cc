@@ -207,21 +207,31 @@ void test_matmul_sharing(CudaDevice& device) {
 
 void test_matmul_repeatable(CudaDevice& device) {
   Random random(4);
-  const auto matmul = cuda::make_matmul(device.kernels());
-  matmul->prepare(limits(300, 1024));
-  for (WeightType type : {WeightType::kF16, WeightType::kInt4}) {
-    const Matrix m =
-        random_matrix({type, type == WeightType::kInt4 ? 32 : 0, false}, 130, 900, random);
-    const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, false, random);
-    for (int64_t tokens : {1, 40, 130}) {
-      const std::vector<float> x = normals_of(ActivationType::kF16, tokens * m.cols, random);
-      const std::vector<float> y = multiply(device, *matmul, w, x, tokens, Epilogue::kStoreF32);
-      for (int seed = 2; seed < 6; ++seed) {
-        device.set_seed(seed);
-        CHECK(same_bits(y, multiply(device, *matmul, w, x, tokens, Epilogue::kStoreF32)),
-              "%lld tokens, seed %d", static_cast<long long>(tokens), seed);
+  struct Shape {
+    int multiprocessors;
+    int64_t rows, cols;
+    std::vector<int64_t> tokens;
+  };
+  // The last two with the largest tiles, which blocks share.
+  for (const Shape& shape :
+       {Shape{108, 130, 900, {1, 40, 130}}, {3, 390, 300, {230}}, {3, 1280, 400, {230}}}) {
+    if (quick && shape.rows > 1000) continue;
+    const auto matmul = cuda::make_matmul(device.kernels(), shape.multiprocessors);
+    matmul->prepare(limits(300, 1024));
+    for (WeightType type : {WeightType::kF16, WeightType::kInt4}) {
+      const Matrix m = random_matrix({type, type == WeightType::kInt4 ? 32 : 0, false}, shape.rows,
+                                     shape.cols, random);
+      const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, false, random);
+      for (int64_t tokens : shape.tokens) {
+        const std::vector<float> x = normals_of(ActivationType::kF16, tokens * m.cols, random);
+        const std::vector<float> y = multiply(device, *matmul, w, x, tokens, Epilogue::kStoreF32);
+        for (int seed = 2; seed < 6; ++seed) {
+          device.set_seed(seed);
+          CHECK(same_bits(y, multiply(device, *matmul, w, x, tokens, Epilogue::kStoreF32)),
+                "%lld tokens, seed %d", static_cast<long long>(tokens), seed);
+        }
+        device.launches();
       }
-      device.launches();
     }
   }
   device.set_seed(1);

@@ -3,7 +3,8 @@
 /** The public object: a loaded model that chats and generates. */
 import { join, resolve } from 'node:path';
 import { onAbort } from './abort.js';
-import { type ChatFormat, type ChatMessage, createChatFormat } from './chat/index.js';
+import { type ChatFormat, llama2Format } from './chat/llama2.js';
+import type { ChatMessage } from './chat/messages.js';
 import { type Checkpoint, type LlamaConfig, openCheckpoint } from './checkpoint/index.js';
 import { cpuInfo } from './cpu-info.js';
 import { availableGpuBytes, chooseGpu } from './devices.js';
@@ -226,10 +227,9 @@ export class Llama {
     resolved.onProgress?.(progress('plan', 0, plan));
     checkAborted();
     checkMemory(plan, path);
-    const { engine, text } = await loadEngine(plan, resolved, path, () => {
+    const { engine, text } = await loadEngine(plan, resolved, path, async () => {
       const tokenizer = makeTokenizer?.();
-      const chatFormat =
-        tokenizer && createChatFormat({ tokenizer, template: checkpoint.chatTemplate });
+      const chatFormat = tokenizer && (await makeChatFormat(tokenizer, checkpoint.chatTemplate));
       return { tokenizer, chatFormat };
     });
     for (const warning of [...checkpoint.warnings, ...plan.warnings]) {
@@ -267,7 +267,7 @@ export class Llama {
    * @throws ALTIPLANO_CHAT_INVALID, ALTIPLANO_CHAT_INJECTION, ALTIPLANO_CHAT_TEMPLATE
    */
   chatTokens(messages: readonly ChatMessage[]): number[] {
-    const format = this.#chatFormat ?? createChatFormat({ tokenizer: this.tokenizer });
+    const format = this.#chatFormat ?? llama2Format(this.tokenizer);
     return format.encode(messages);
   }
 
@@ -435,6 +435,13 @@ function progress(phase: 'plan' | 'weights' | 'ready', doneBytes: number, plan: 
   return { phase, doneBytes, totalBytes: plan.fileBytes, memory: plan.memory };
 }
 
+/** The chat format of a checkpoint. What reads templates is imported for those that bring one. */
+async function makeChatFormat(tokenizer: Tokenizer, template?: string): Promise<ChatFormat> {
+  if (template === undefined) return llama2Format(tokenizer);
+  const { createChatFormat } = await import('./chat/format.js');
+  return createChatFormat({ tokenizer, template });
+}
+
 /**
  * Loads the weights, with progress; on failure nothing stays allocated.
  * @param prepareText what else is to be made ready, here, while native threads load
@@ -443,7 +450,7 @@ async function loadEngine<Text>(
   plan: LoadPlan,
   { onProgress, signal }: ResolvedLoadOptions,
   path: string,
-  prepareText: () => Text,
+  prepareText: () => Promise<Text>,
 ): Promise<{ engine: NativeEngine; text: Text }> {
   const engine = new (native().Engine)();
   const stopListening = onAbort(signal, () => engine.cancel());
@@ -462,13 +469,9 @@ async function loadEngine<Text>(
   }, PROGRESS_INTERVAL_MS);
   try {
     const weights = engine.load(plan.spec);
-    let text: Text | undefined;
-    try {
-      text = prepareText();
-    } catch (error) {
-      fail(error);
-    }
+    const prepared = prepareText().catch(fail);
     await weights;
+    const text = await prepared;
     if (failure !== undefined) throw failure.error; // it may have come with the last bytes
     return { engine, text: text as Text };
   } catch (thrown) {

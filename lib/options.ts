@@ -2,7 +2,6 @@
  * All options that callers can give, their defaults and their ranges, in one place. `resolve…`
  * checks what a caller passed and fills in the rest; behind it no option is missing or wrong.
  */
-import { randomInt } from 'node:crypto';
 import type { GenerationDefaults } from './checkpoint/types.js';
 import type { DeviceName } from './devices.js';
 import { AltiplanoError, invalidArgument, show } from './errors.js';
@@ -262,7 +261,7 @@ export function resolveGenerateOptions(
     ...merged,
     temperature: merged.temperature < SMALLEST_TEMPERATURE ? 0 : merged.temperature,
     logitBias: new Map((given.logitBias ?? []).filter(([, bias]) => bias !== 0)),
-    seed: given.seed ?? randomInt(2 ** 48 - 1),
+    seed: given.seed ?? Math.floor(Math.random() * 2 ** 48),
     stop: given.stop ?? [],
     stopTokens: [
       ...new Set([...(given.stopTokens ?? []), ...(merged.ignoreEos ? [] : eosTokenIds)]),

@@ -14,19 +14,9 @@
 
 import { AltiplanoError, invalidArgument, show } from '../errors.js';
 import type { Tokenizer } from '../tokenizer/index.js';
-import { encodeLlama2Chat, llama2Turns } from './llama2.js';
+import { type ChatFormat, llama2Format, llama2Turns } from './llama2.js';
 import { type ChatMessage, chatInvalid, checkMessages } from './messages.js';
 import { ChatTemplate } from './template.js';
-
-export interface ChatFormat {
-  /** `llama2` is Meta's own format, `template` a Jinja template. */
-  readonly kind: 'llama2' | 'template';
-  /**
-   * Token ids of a conversation, ready for the answer.
-   * @throws `ALTIPLANO_CHAT_INVALID`, `ALTIPLANO_CHAT_INJECTION`, `ALTIPLANO_CHAT_TEMPLATE`
-   */
-  encode(messages: readonly ChatMessage[]): number[];
-}
 
 export interface ChatFormatOptions {
   tokenizer: Tokenizer;
@@ -84,10 +74,6 @@ export function createChatFormat(options: ChatFormatOptions): ChatFormat {
   const parsed = new ChatTemplate(template);
   if (rendersAsLlama2(parsed, bosToken, eosToken)) return llama2Format(tokenizer);
   return new TemplateFormat(parsed, template, tokenizer, bosToken, eosToken);
-}
-
-function llama2Format(tokenizer: Tokenizer): ChatFormat {
-  return { kind: 'llama2', encode: (messages) => encodeLlama2Chat(messages, tokenizer) };
 }
 
 function rendersAsLlama2(template: ChatTemplate, bosToken: string, eosToken: string): boolean {

@@ -12,6 +12,20 @@ import { pythonStrip } from './python-strip.js';
 /** Markers of the format. They are ordinary text, so a message that holds one is refused. */
 const MARKERS = ['[INST]', '[/INST]', '<<SYS>>', '<</SYS>>'];
 
+export interface ChatFormat {
+  /** `llama2` is Meta's own format, `template` a Jinja template. */
+  readonly kind: 'llama2' | 'template';
+  /**
+   * Token ids of a conversation, ready for the answer.
+   * @throws `ALTIPLANO_CHAT_INVALID`, `ALTIPLANO_CHAT_INJECTION`, `ALTIPLANO_CHAT_TEMPLATE`
+   */
+  encode(messages: readonly ChatMessage[]): number[];
+}
+
+export function llama2Format(tokenizer: Tokenizer): ChatFormat {
+  return { kind: 'llama2', encode: (messages) => encodeLlama2Chat(messages, tokenizer) };
+}
+
 /**
  * Token ids of a conversation, ready for the answer.
  *

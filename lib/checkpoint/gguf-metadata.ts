@@ -1,6 +1,6 @@
 /** Typed access to GGUF metadata: every value is checked for its kind where it is asked for. */
 import { show } from '../errors.js';
-import { type GgufLayout, readGgufNumbers, readGgufStrings } from './gguf-layout.js';
+import { type GgufLayout, type Numbers, readGgufNumbers, readGgufStrings } from './gguf-layout.js';
 import { invalid } from './refuse.js';
 
 export class GgufMetadata {
@@ -84,7 +84,7 @@ export class GgufMetadata {
   }
 
   /** @throws ALTIPLANO_CHECKPOINT_INVALID if it is missing or something else */
-  numbers(key: string): number[] {
+  numbers(key: string): Numbers {
     const numbers = readGgufNumbers(this.layout, key);
     if (numbers === undefined) throw this.wrongKind(key, 'an array of numbers');
     return numbers;

@@ -1,5 +1,6 @@
 /** The tokenizer in GGUF metadata. */
 import { AltiplanoError, show } from '../errors.js';
+import type { Numbers } from './gguf-layout.js';
 import type { GgufMetadata } from './gguf-metadata.js';
 import type { Vocabulary } from './types.js';
 
@@ -39,7 +40,7 @@ function readColumn(
   vocabSize: number,
   isValid: (value: number) => boolean,
   expected: string,
-): number[] {
+): Numbers {
   const key = `${PREFIX}.${name}`;
   const column = metadata.numbers(key);
   if (column.length !== vocabSize) {

@@ -2,10 +2,12 @@
 import { basename, dirname, join } from 'node:path';
 import { AltiplanoError, invalidArgument, show } from '../errors.js';
 import { listFolder, pathKind, readBytes, withFile } from './files.js';
-import { openGguf } from './gguf.js';
-import { INDEX_FILE, noWeights, openHuggingFace, SINGLE_FILE } from './huggingface.js';
 import { throwIfAborted, unsupported } from './refuse.js';
 import type { Checkpoint } from './types.js';
+
+// The reader of a format is imported when a checkpoint has that format: modules take their time.
+const huggingFace = () => import('./huggingface.js');
+const gguf = () => import('./gguf.js');
 
 export interface OpenCheckpointOptions {
   /** Stops the opening between two reads, with an `ALTIPLANO_ABORTED` error. */
@@ -15,6 +17,7 @@ export interface OpenCheckpointOptions {
 async function openFolder(folder: string, signal: AbortSignal | undefined): Promise<Checkpoint> {
   const names = await listFolder(folder);
   const ggufFiles = names.filter((name) => name.toLowerCase().endsWith('.gguf'));
+  const { INDEX_FILE, noWeights, openHuggingFace, SINGLE_FILE } = await huggingFace();
   const hasSafetensors = names.includes(SINGLE_FILE) || names.includes(INDEX_FILE);
   if (names.includes('config.json') && hasSafetensors) {
     return openHuggingFace(folder, folder, undefined, signal);
@@ -27,7 +30,7 @@ async function openFolder(folder: string, signal: AbortSignal | undefined): Prom
   }
   const [ggufFile] = ggufFiles;
   if (ggufFile === undefined) throw noWeights(folder, names);
-  return openGguf(join(folder, ggufFile), signal);
+  return (await gguf()).openGguf(join(folder, ggufFile), signal);
 }
 
 async function startsLikeGguf(path: string): Promise<boolean> {
@@ -40,10 +43,10 @@ async function startsLikeGguf(path: string): Promise<boolean> {
 async function openFile(path: string, signal: AbortSignal | undefined): Promise<Checkpoint> {
   // By content first: files in the Hugging Face cache are named by their hash.
   if ((await startsLikeGguf(path)) || path.toLowerCase().endsWith('.gguf')) {
-    return openGguf(path, signal);
+    return (await gguf()).openGguf(path, signal);
   }
   if (path.endsWith('.safetensors')) {
-    return openHuggingFace(path, dirname(path), basename(path), signal);
+    return (await huggingFace()).openHuggingFace(path, dirname(path), basename(path), signal);
   }
   throw unsupported(path, 'not a checkpoint', {
     expected: 'a Hugging Face folder, a .safetensors file in one, or a GGUF file',

@@ -62,5 +62,5 @@ export function checkTokenId(id: number, vocabSize: number): void {
 
 /** Halves of surrogate pairs become U+FFFD, as `Buffer.from` does it. */
 export function wellFormed(text: string): string {
-  return text.replace(/\p{Surrogate}/gu, '\ufffd');
+  return text.toWellFormed();
 }

@@ -7,7 +7,8 @@
  * here, ranked by the piece's score. A tokenizer.json lists its merges, ranked by their order.
  */
 
-import { MAX_SPLIT_WORK } from './limits.js';
+import { MAX_SPLIT_WORK, MAX_VOCABULARY_SIZE } from './limits.js';
+import { PieceIndex } from './piece-index.js';
 import { PieceType, type SentencePieceVocabulary, tokenizerInvalid } from './vocabulary.js';
 
 // Found once: looking up a global is slow where code runs in a node:vm context, as under jest.
@@ -32,9 +33,10 @@ class PairFilter {
   private readonly bits: Uint32Array;
   private readonly shift: number;
 
-  constructor(expectedPairs: number) {
-    // At 16 bits a pair some 6 % of other pairs are let through, for 128 KB with Llama 2.
-    const bitCount = powerOfTwoFrom(Math.max(1024, expectedPairs * 16));
+  /** @param mostPairs how often `add` will be called at most */
+  constructor(mostPairs: number) {
+    // Most pairs are added many times: Llama 2's 3,300 take 256 KB, and 0.2 % of others are let through.
+    const bitCount = powerOfTwoFrom(Math.max(1024, mostPairs * 8));
     this.bits = new Uint32Array(bitCount / 32);
     this.shift = 32 - Math.log2(bitCount);
   }
@@ -65,10 +67,11 @@ export class MergeTable {
   private readonly neighbours: PairFilter;
 
   /** @param entries left, right, merged symbol and rank, four numbers for each merge */
-  constructor(entries: readonly number[], characters: Characters) {
+  constructor(entries: ArrayLike<number>, characters: Characters) {
     this.extraCodePoints = characters.extra;
     this.bmpSymbols = characters.bmp;
     this.astralSymbols = characters.astral;
+    this.neighbours = characters.neighbours;
     const capacity = powerOfTwoFrom(Math.max(16, (entries.length / SLOT_WIDTH) * 2));
     this.mask = capacity - 1;
     this.slots = new Int32Array(capacity * SLOT_WIDTH).fill(-1);
@@ -76,10 +79,6 @@ export class MergeTable {
       let slot = this.firstSlot(entries[entry], entries[entry + 1]);
       while (this.slots[slot] >= 0) slot = this.nextSlot(slot);
       for (let i = 0; i < SLOT_WIDTH; i++) this.slots[slot + i] = entries[entry + i];
-    }
-    this.neighbours = new PairFilter(characters.pairs.length / 2);
-    for (let index = 0; index < characters.pairs.length; index += 2) {
-      this.neighbours.add(characters.pairs[index], characters.pairs[index + 1]);
     }
   }
 
@@ -131,8 +130,8 @@ interface Characters {
   bmp: Int32Array;
   astral: Map<number, number>;
   extra: number[];
-  /** Symbols of neighbouring characters, two and two. */
-  pairs: number[];
+  /** Symbols of characters that are neighbours in some piece. */
+  neighbours: PairFilter;
 }
 
 /** Whether text may turn into this piece by merging (or by being this one character). */
@@ -146,7 +145,7 @@ function collectCharacters(vocabulary: SentencePieceVocabulary): Characters {
   const bmp = new Int32Array(0x10000).fill(-1);
   const astral = new Map<number, number>();
   const extra: number[] = [];
-  const pairs: number[] = [];
+  let units = 0;
   const assign = (codePoint: number, symbol: number) => {
     if (codePoint < 0x10000) bmp[codePoint] = symbol;
     else astral.set(codePoint, symbol);
@@ -157,8 +156,12 @@ function collectCharacters(vocabulary: SentencePieceVocabulary): Characters {
     if (!isTextPiece(types[id])) continue;
     const codePoint = piece.codePointAt(0)!;
     if (piece.length === characterLength(codePoint)) assign(codePoint, id);
-    else textPieces.push(piece);
+    else {
+      textPieces.push(piece);
+      units += piece.length;
+    }
   }
+  const neighbours = new PairFilter(units);
   for (const piece of textPieces) {
     let previous = -1;
     for (let index = 0; index < piece.length; ) {
@@ -170,11 +173,11 @@ function collectCharacters(vocabulary: SentencePieceVocabulary): Characters {
         extra.push(codePoint);
         assign(codePoint, symbol);
       }
-      if (previous >= 0) pairs.push(previous, symbol);
+      if (previous >= 0) neighbours.add(previous, symbol);
       previous = symbol;
     }
   }
-  return { bmp, astral, extra, pairs };
+  return { bmp, astral, extra, neighbours };
 }
 
 function characterLength(codePoint: number): number {
@@ -187,33 +190,37 @@ function characterLength(codePoint: number): number {
  */
 export function mergesOfPieces(vocabulary: SentencePieceVocabulary, file: string): MergeTable {
   const { pieces, types } = vocabulary;
-  const characters = collectCharacters(vocabulary);
-  const symbols = new Map<string, number>();
   let splitWork = 0;
-  for (let id = 0; id < pieces.length; id++) {
-    if (!isTextPiece(types[id])) continue;
-    symbols.set(pieces[id], id);
-    splitWork += pieces[id].length ** 2;
-  }
+  for (const piece of pieces) splitWork += piece.length ** 2;
   if (splitWork > MAX_SPLIT_WORK) throw tokenizerInvalid(file, 'too many long tokens');
-  characters.extra.forEach((codePoint, index) => {
-    symbols.set(String.fromCodePoint(codePoint), pieces.length + index);
-  });
 
-  const ranks = ranksOfScores(vocabulary.scores);
-  const entries: number[] = []; // flat: sixty thousand objects would keep the garbage collector busy
-  for (let id = 0; id < pieces.length; id++) {
-    const piece = pieces[id];
-    if (!isTextPiece(types[id])) continue;
-    // A cut inside a surrogate pair finds nothing, since no piece holds half a pair.
-    for (let cut = 1; cut < piece.length; cut++) {
-      const left = symbols.get(piece.slice(0, cut));
-      if (left === undefined) continue;
-      const right = symbols.get(piece.slice(cut));
-      if (right !== undefined) entries.push(left, right, id, ranks[id]);
-    }
+  const characters = collectCharacters(vocabulary);
+  // A symbol's text, by its number. A cut inside a surrogate pair finds nothing, since no symbol is
+  // half a pair.
+  const symbols = [...pieces, ...characters.extra.map((code) => String.fromCodePoint(code))];
+  const index = new PieceIndex(symbols);
+  for (let id = 0; id < symbols.length; id++) {
+    if (id >= pieces.length || isTextPiece(types[id])) index.add(id);
   }
-  return new MergeTable(entries, characters);
+  const ranks = ranksOfScores(vocabulary.scores);
+  let entries = new Int32Array(2 ** 16);
+  let length = 0;
+  let merged = 0;
+  const add = (left: number, right: number) => {
+    if (length === entries.length) {
+      const larger = new Int32Array(length * 2);
+      larger.set(entries);
+      entries = larger;
+    }
+    entries[length++] = left;
+    entries[length++] = right;
+    entries[length++] = merged;
+    entries[length++] = ranks[merged];
+  };
+  for (; merged < pieces.length; merged++) {
+    if (isTextPiece(types[merged])) index.cuts(merged, add);
+  }
+  return new MergeTable(entries.subarray(0, length), characters);
 }
 
 /** The merges of a tokenizer.json, in order. */
@@ -235,10 +242,21 @@ function ranksOfScores(scores: Float32Array): Int32Array {
     id++;
   }
   if (id >= scores.length) return ranks;
-  const sorted = Float32Array.from(new Set(scores)).sort().reverse();
-  const rankOf = new Map<number, number>();
-  sorted.forEach((score, rank) => {
-    rankOf.set(score, rank);
-  });
-  return Int32Array.from(scores, (score) => rankOf.get(score) ?? 0);
+  // Score and id as one number that is in the order of the scores.
+  const bits = new Int32Array(scores.slice().buffer);
+  const keys = new Float64Array(scores.length);
+  for (id = 0; id < bits.length; id++) {
+    const sign = bits[id] >> 31;
+    keys[id] = ((bits[id] ^ (sign >>> 1)) - sign) * MAX_VOCABULARY_SIZE + id; // -0 and 0 are the same
+  }
+  keys.sort();
+  let rank = -1;
+  let before = NaN;
+  for (let at = keys.length - 1; at >= 0; at--) {
+    const order = Math.floor(keys[at] / MAX_VOCABULARY_SIZE);
+    if (order !== before) rank++;
+    before = order;
+    ranks[keys[at] - order * MAX_VOCABULARY_SIZE] = rank;
+  }
+  return ranks;
 }

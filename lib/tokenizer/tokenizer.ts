@@ -14,12 +14,7 @@ import {
 import { MAX_CONFIG_FILE_BYTES, MAX_JSON_FILE_BYTES, MAX_MODEL_FILE_BYTES } from './limits.js';
 import { LongestMatch } from './longest-match.js';
 import { SentencePieceCodec } from './sentencepiece.js';
-import { parseSentencePieceModel } from './sentencepiece-model.js';
-import {
-  parseTokenizerConfig,
-  parseTokenizerJson,
-  type TokenizerConfig,
-} from './tokenizer-json.js';
+import type { TokenizerConfig } from './tokenizer-json.js';
 import { tokenizerInvalid, tokenizerUnsupported } from './vocabulary.js';
 
 export interface SpecialTextOptions {
@@ -117,8 +112,10 @@ export class Tokenizer {
    */
   static async read(source: TokenizerSource): Promise<() => Tokenizer> {
     const { file } = source;
+    // The reader of a kind of file is imported when it is needed: modules take their time.
     switch (source.kind) {
       case 'sentencepiece': {
+        const { parseSentencePieceModel } = await import('./sentencepiece-model.js');
         const bytes = await readLimited(file, MAX_MODEL_FILE_BYTES);
         return () =>
           new Tokenizer(new SentencePieceCodec(parseSentencePieceModel(bytes, file), file));
@@ -134,6 +131,7 @@ export class Tokenizer {
         return () => new Tokenizer(new SentencePieceCodec(vocabulary, file));
       }
       case 'tokenizer-json': {
+        const { parseTokenizerJson } = await import('./tokenizer-json.js');
         const config = source.configFile ? await readConfig(source.configFile) : {};
         const bytes = await readLimited(file, MAX_JSON_FILE_BYTES);
         const parsed = parseTokenizerJson(bytes, file, config);
@@ -141,7 +139,6 @@ export class Tokenizer {
           const { vocabulary, rules } = parsed;
           return () => new Tokenizer(new SentencePieceCodec(vocabulary, file, rules));
         }
-        // Only when it is needed: importing the library behind it takes 30 ms.
         const { HuggingFaceCodec } = await import('./hugging-face.js');
         const { json, addedTokens } = parsed;
         return () => new Tokenizer(new HuggingFaceCodec(json, addedTokens, config, file));
@@ -274,6 +271,7 @@ async function configBeside(folder: string): Promise<{ configFile?: string }> {
 }
 
 async function readConfig(file: string): Promise<TokenizerConfig> {
+  const { parseTokenizerConfig } = await import('./tokenizer-json.js');
   return parseTokenizerConfig(await readLimited(file, MAX_CONFIG_FILE_BYTES), file);
 }
 

@@ -171,7 +171,7 @@ function checkPiece(piece: string, id: number, file: string): void {
       found: String(piece.length),
     });
   }
-  if (/\p{Surrogate}/u.test(piece)) {
+  if (!piece.isWellFormed()) {
     throw tokenizerInvalid(file, `token ${id} is not Unicode text (it has half a surrogate pair)`);
   }
 }

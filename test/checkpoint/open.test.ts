@@ -298,6 +298,33 @@ describe('GGUF files', () => {
     expect(chatTemplate === template).toBe(true);
   });
 
+  test.each([
+    ['all decoded at once', 'é', 127],
+    ['one too long for that', 'é', 128],
+    ['a long one of two-byte characters', 'é'.repeat(200), 5],
+  ])('pieces of every length in bytes: %s', async (_, other, length) => {
+    const pieces = TINY_PIECES.map(({ text }, id) => {
+      if (id === 279) return other;
+      if (id === 280) return '😀▁語';
+      return id === 281 ? 'x'.repeat(length) : text;
+    });
+    const values = { type: 'array', of: 'string', values: pieces } as const;
+    const { tokenizer } = await opened(tinyGgufFolder({ 'tokenizer.ggml.tokens': values }));
+    expect(tokenizer).toMatchObject({ vocabulary: { pieces } });
+  });
+
+  test('a piece that goes on in the length of the next one is no UTF-8', async () => {
+    // 0xc3, then a length of 0xa9: together they would be "é".
+    const pieces = TINY_PIECES.map(({ text }, id) => {
+      if (id === 280) return Buffer.from([0xc3]);
+      return id === 281 ? 'x'.repeat(0xa9) : text;
+    });
+    const values = { type: 'array', of: 'string', values: pieces } as const;
+    await expect(opened(tinyGgufFolder({ 'tokenizer.ggml.tokens': values }))).rejects.toMatchObject(
+      { code: 'ALTIPLANO_CHECKPOINT_INVALID' },
+    );
+  });
+
   test('without an output head the embedding is tied', async () => {
     const file = tinyGguf();
     const tensors = file.tensors.filter(({ name }) => name !== 'output.weight');

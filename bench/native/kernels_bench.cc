@@ -289,14 +289,15 @@ void bench_vectors(const Kernels& k) {
     });
   }
   const WeightFormat int4{WeightType::kInt4, 32, false};
-  std::vector<uint8_t> tile(k.packed_tile_bytes(int4, kN / 8));
+  const int64_t rows = k.tile_rows, cols = kN / rows;
+  std::vector<uint8_t> tile(k.packed_tile_bytes(int4, cols));
   line("pack int4", [&] {
-    k.pack_tile({int4, 8, kN / 8, codes.data(), scales.data(), nullptr}, tile.data());
+    k.pack_tile({int4, rows, cols, codes.data(), scales.data(), nullptr}, tile.data());
   });
   const WeightFormat f16{WeightType::kF16, 0, false};
-  tile.resize(k.packed_tile_bytes(f16, kN / 8));
+  tile.resize(k.packed_tile_bytes(f16, cols));
   line("pack f16", [&] {
-    k.pack_tile({f16, 8, kN / 8, half.data(), nullptr, nullptr}, tile.data());
+    k.pack_tile({f16, rows, cols, half.data(), nullptr, nullptr}, tile.data());
   });
 }
 

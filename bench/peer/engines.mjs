@@ -15,8 +15,9 @@ process.on('exit', () => {
 
 /** Starts a process that ends with this one at the latest. */
 export function start(args, { env = {}, cpus, ...options }) {
-  // Without the variables of the npm run that we may be part of: it knows nothing of the engines.
-  const { NODE_OPTIONS: _, ...inherited } = process.env;
+  // Without the variables of the npm run that we may be part of: it knows nothing of the engines. Nor
+  // do these need certificates, which Node.js would read before anything else (30 ms).
+  const { NODE_OPTIONS: _, NODE_EXTRA_CA_CERTS: __, ...inherited } = process.env;
   const command = [process.execPath, ...args];
   if (cpus !== undefined) command.unshift('taskset', '-c', cpus);
   const child = spawn(command[0], command.slice(1), { env: { ...inherited, ...env }, ...options });

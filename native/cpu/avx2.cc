@@ -124,6 +124,7 @@ LogSumExp log_sum_exp(const float* x, int64_t n, float inverse_temperature) {
 Kernels make_table() {
   Kernels table = portable_kernels();  // the packed layout is the same
   table.name = "avx2";
+  table.pack_tile = pack_tile;
   table.matmul = matmul;
   table.quantize_activations = quantize_activations;
   table.matmul_int8 = matmul_int8;

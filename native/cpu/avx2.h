@@ -12,6 +12,9 @@ namespace altiplano::cpu::avx2 {
 void matmul(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, const float* x,
             int64_t ldx, int64_t tokens, float* y, int64_t ldy, bool accumulate);
 
+// avx2_pack.cc
+void pack_tile(const CanonicalRows& rows, uint8_t* tile);
+
 // avx2_int8.cc
 void quantize_activations(const float* x, int64_t n, ActivationGroup* out);
 void matmul_int8(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,

@@ -25,7 +25,7 @@ Kernels make_table() {
   table.name = "avx512";
   table.tile_rows = kWideTileRows;
   table.packed_tile_bytes = portable::packed_tile_bytes<kWideTileRows>;
-  table.pack_tile = portable::pack_tile<kWideTileRows>;
+  table.pack_tile = pack_tile;
   table.unpack_row = portable::unpack_row<kWideTileRows>;
   table.matmul = matmul;
   table.quantize_activations = quantize_activations;

@@ -14,6 +14,9 @@ void matmul(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, const f
 // avx512_attend.cc
 void attend(const AttendArgs& args);
 
+// avx512_pack.cc
+void pack_tile(const CanonicalRows& rows, uint8_t* tile);
+
 // avx512_int8.cc
 void quantize_activations(const float* x, int64_t n, ActivationGroup* out);
 void matmul_int8(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,

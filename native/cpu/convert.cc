@@ -113,14 +113,16 @@ CanonicalRows RowConverter::convert(FileType type, const uint8_t* raw, int64_t r
   const bool same = (type == FileType::kF16 && format.type == WeightType::kF16) ||
                     (type == FileType::kBF16 && format.type == WeightType::kBF16);
   if (same) {
-    // Exponent all ones means infinity or NaN.
-    const uint16_t exponent = type == FileType::kF16 ? 0x7c00 : 0x7f80;
+    // Infinity or NaN: an exponent of ones, and one more, carries into the sign. Without branches
+    // compilers make vectors of it.
+    const bool f16 = type == FileType::kF16;
+    const uint16_t exponent = f16 ? 0x7c00 : 0x7f80, one = f16 ? 0x0400 : 0x0080;
     for (int64_t r = 0; r < rows; ++r) {
-      bool bad = false;
+      uint16_t carries = 0;
       for (int64_t c = 0; c < cols; ++c) {
-        bad |= (load_u16(raw + 2 * (r * cols + c)) & exponent) == exponent;
+        carries |= static_cast<uint16_t>((load_u16(raw + 2 * (r * cols + c)) & exponent) + one);
       }
-      if (bad) fail(r, kNotFinite);
+      if (carries >> 15) fail(r, kNotFinite);
     }
     return {format, rows, cols, raw, nullptr, nullptr};
   }
@@ -132,13 +134,13 @@ CanonicalRows RowConverter::convert(FileType type, const uint8_t* raw, int64_t r
 CanonicalRows RowConverter::from_floats(int64_t rows, int64_t cols, WeightFormat format) {
   const int64_t count = rows * cols;
   for (int64_t r = 0; r < rows; ++r) {
-    bool bad = false;
+    uint32_t carries = 0;
     for (int64_t c = 0; c < cols; ++c) {
       uint32_t bits;
       std::memcpy(&bits, &floats_[r * cols + c], 4);
-      bad |= (bits & 0x7f800000) == 0x7f800000;
+      carries |= (bits & 0x7f800000) + 0x00800000;
     }
-    if (bad) fail(r, kNotFinite);
+    if (carries >> 31) fail(r, kNotFinite);
   }
   if (format.type == WeightType::kF32)
     return {format, rows, cols, floats_.data(), nullptr, nullptr};

@@ -69,7 +69,7 @@ const Kernels& portable_kernels() {
       .name = "portable",
       .tile_rows = kTileRows,
       .packed_tile_bytes = portable::packed_tile_bytes<kTileRows>,
-      .pack_tile = portable::pack_tile<kTileRows>,
+      .pack_tile = portable::pack_tile,
       .unpack_row = portable::unpack_row<kTileRows>,
       .matmul = portable::matmul,
       .quantize_activations = portable::quantize_activations,

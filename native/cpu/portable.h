@@ -9,9 +9,8 @@ namespace altiplano::cpu::portable {
 template <int R>
 size_t packed_tile_bytes(WeightFormat format, int64_t cols);
 template <int R>
-void pack_tile(const CanonicalRows& rows, uint8_t* tile);
-template <int R>
 void unpack_row(const PackedMatrix& w, int64_t row, float* out);
+void pack_tile(const CanonicalRows& rows, uint8_t* tile);
 void matmul(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, const float* x,
             int64_t ldx, int64_t tokens, float* y, int64_t ldy, bool accumulate);
 void quantize_activations(const float* x, int64_t n, ActivationGroup* out);

@@ -1,8 +1,9 @@
-// Packing and matrix multiplication; portable, for tiles of 8 and of 16 rows (R). The layout and
+// Unpacking, for tiles of 8 and of 16 rows (R), and matrix multiplication; portable. The layout and
 // the chain of an element are in layout.h; matmul is written once, as a template over a weight
 // format and a number of tokens.
 #include "cpu/activations.h"
 #include "cpu/layout.h"
+#include "cpu/pack_tile.h"
 #include "cpu/portable.h"
 
 namespace altiplano::cpu::portable {
@@ -130,99 +131,6 @@ void multiply_tile(const uint8_t* tile, const TileLayout& layout, int64_t cols, 
   }
 }
 
-// Packs [R rows][cols] elements as [cols][R].
-template <int R, class Element>
-void pack_float(const CanonicalRows& rows, uint8_t* tile) {
-  for (int r = 0; r < rows.rows; ++r) {
-    const uint8_t* in = static_cast<const uint8_t*>(rows.values) + r * rows.cols * sizeof(Element);
-    uint8_t* out = tile + r * sizeof(Element);
-    for (int64_t k = 0; k < rows.cols; ++k) {
-      memcpy(out + k * R * sizeof(Element), in + k * sizeof(Element), sizeof(Element));
-    }
-  }
-}
-
-// Packed words of a row: four, as one vector.
-typedef uint32_t Words __attribute__((vector_size(16)));
-
-// The nibbles of the lower 16 bits, the lowest first, a byte each.
-Words spread_nibbles(Words x) {
-  x = (x | x << 8) & 0x00ff00ffu;
-  return (x | x << 4) & 0x0f0f0f0fu;
-}
-
-// From canonical bytes: int8 stays; eight columns of an int4 row get the order of a packed word.
-template <bool int4>
-Words packed_words(const uint8_t* canonical) {
-  Words words;
-  memcpy(&words, canonical, sizeof(words));
-  if (!int4) return words;
-  return spread_nibbles(words & 0xffffu) | spread_nibbles(words >> 16) << 4;
-}
-
-// A full group of all rows of a tile: `bytes` of each row become words of `out`, in [word][row].
-// `words` is scratch; rows beyond the last keep what is in it.
-template <int R, bool int4>
-void pack_group(const uint8_t* in, int64_t row_bytes, int64_t rows, int bytes, Words (&words)[R],
-                uint8_t* out) {
-  for (int begin = 0; begin < bytes; begin += sizeof(Words)) {
-    for (int64_t r = 0; r < rows; ++r) words[r] = packed_words<int4>(in + r * row_bytes + begin);
-    for (int i = 0; i < 4; ++i) {
-      uint32_t step[R];
-      for (int r = 0; r < R; ++r) step[r] = words[r][i];
-      memcpy(out, step, sizeof(step));
-      out += sizeof(step);
-    }
-  }
-}
-
-// The last group of a row, if it is short: its last word is filled up with zero points.
-template <int R, bool int4>
-void pack_short_group(const uint8_t* in, int columns, int zero, uint8_t* out) {
-  constexpr int kMostBytes = 128;
-  uint8_t bytes[kMostBytes];
-  memset(bytes, int4 ? zero * 0x11 : zero, sizeof(bytes));
-  memcpy(bytes, in, int4 ? columns / 2 : columns);
-  if (int4 && columns % 2) {
-    bytes[columns / 2] = static_cast<uint8_t>((in[columns / 2] & 15) | zero << 4);
-  }
-  const int word_columns = int4 ? 8 : 4;
-  const int words = (columns + word_columns - 1) / word_columns;
-  for (int i = 0; i < words; ++i) {
-    const Words four = packed_words<int4>(bytes + i / 4 * sizeof(Words));
-    const uint32_t word = four[i % 4];
-    memcpy(out + i * R * sizeof(word), &word, sizeof(word));
-  }
-}
-
-template <int R, bool int4>
-void pack_quantized(const CanonicalRows& rows, const TileLayout& layout, uint8_t* tile) {
-  const int64_t row_bytes = canonical_row_bytes(rows.format, rows.cols);
-  const int group_bytes = int4 ? layout.block / 2 : layout.block;
-  const auto* values = static_cast<const uint8_t*>(rows.values);
-  Words words[R] = {};
-  for (int64_t b = 0; b < layout.blocks; ++b) {
-    uint8_t* block = tile + b * layout.block_bytes;
-    const int columns = block_columns(layout, rows.cols, b);
-    const uint8_t* in = values + b * group_bytes;
-    if (columns == layout.block) {
-      pack_group<R, int4>(in, row_bytes, rows.rows, group_bytes, words, block + layout.data_at);
-    }
-    for (int64_t r = 0; r < rows.rows; ++r) {
-      memcpy(block + r * sizeof(uint16_t), rows.scales + r * layout.blocks + b, sizeof(uint16_t));
-      uint8_t zero = int4 ? kInt4DefaultZero : 0;
-      if (rows.format.zero_points) {
-        zero = rows.zeros[r * layout.blocks + b];
-        block[layout.zeros_at + r] = zero;
-      }
-      if (columns < layout.block) {
-        pack_short_group<R, int4>(in + r * row_bytes, columns, zero,
-                                  block + layout.data_at + r * sizeof(uint32_t));
-      }
-    }
-  }
-}
-
 // `tokens` tokens times the `rows` rows of one tile, with int8 activations.
 template <int R, class Format>
 void multiply_tile_int8(const uint8_t* tile, const TileLayout& layout, int64_t cols, int rows,
@@ -254,24 +162,6 @@ void multiply_tile_int8(const uint8_t* tile, const TileLayout& layout, int64_t c
 template <int R>
 size_t packed_tile_bytes(WeightFormat format, int64_t cols) {
   return tile_layout(format, cols, R).tile_bytes;
-}
-
-template <int R>
-void pack_tile(const CanonicalRows& rows, uint8_t* tile) {
-  const TileLayout layout = tile_layout(rows.format, rows.cols, R);
-  // Zero bytes are harmless: weights or scales of 0, in missing rows and behind the last column.
-  memset(tile, 0, layout.tile_bytes);
-  switch (rows.format.type) {
-    case WeightType::kF32:
-      return pack_float<R, uint32_t>(rows, tile);
-    case WeightType::kF16:
-    case WeightType::kBF16:
-      return pack_float<R, uint16_t>(rows, tile);
-    case WeightType::kInt8:
-      return pack_quantized<R, false>(rows, layout, tile);
-    case WeightType::kInt4:
-      return pack_quantized<R, true>(rows, layout, tile);
-  }
 }
 
 template <int R>
@@ -356,11 +246,11 @@ void matmul_int8(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
   });
 }
 
-// Both heights of tiles are packed by portable code; AVX-512 takes the second.
+void pack_tile(const CanonicalRows& rows, uint8_t* tile) { pack_tile_of<kTileRows, 4>(rows, tile); }
+
+// Both heights of tiles; AVX-512 takes the second.
 template size_t packed_tile_bytes<kTileRows>(WeightFormat, int64_t);
 template size_t packed_tile_bytes<kWideTileRows>(WeightFormat, int64_t);
-template void pack_tile<kTileRows>(const CanonicalRows&, uint8_t*);
-template void pack_tile<kWideTileRows>(const CanonicalRows&, uint8_t*);
 template void unpack_row<kTileRows>(const PackedMatrix&, int64_t, float*);
 template void unpack_row<kWideTileRows>(const PackedMatrix&, int64_t, float*);
 

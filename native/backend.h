@@ -204,8 +204,10 @@ class Backend {
   virtual void finish_step() = 0;
   // x[T][D] = rows of the embedding for the step's tokens
   virtual void embed(const Linear& embedding, Buffer& x) = 0;
-  // out[T][D] = rmsnorm(x) * weight
-  virtual void rmsnorm(const Buffer& x, const Buffer& weight, float eps, Buffer& out) = 0;
+  // out[T][D] = rmsnorm(x) * weight, in the form in which `next` takes it: the one that multiplies
+  // it.
+  virtual void rmsnorm(const Buffer& x, const Buffer& weight, float eps, const Linear& next,
+                       Buffer& out) = 0;
   // y[T][rows] = x[T][cols] W^T. `adapters` (an adapter index per token, or null) is the place of
   // LoRA; no backend takes one yet, so it must be null.
   virtual void matmul(const Linear& w, const Buffer& x, Buffer& y,

@@ -24,6 +24,7 @@ struct ModelBuffer : Buffer {
   explicit ModelBuffer(int64_t columns) : cols(columns) {}
   size_t bytes() const override { return 0; }
   const int64_t cols;
+  bool is_int8 = false;
 };
 
 struct ModelLinear : Linear {
@@ -130,17 +131,20 @@ class ModelBackend : public Backend {
     small("embed", tokens(), kRowBlocks, 1 + turns, tokens() * columns(x) * 6);
   }
   // Rows stay in registers (as long as those of Llama 2 do), all loads of a thread at once.
-  void rmsnorm(const Buffer& x, const Buffer&, float, Buffer&) override {
-    small("rmsnorm", tokens(), kRowBlocks, 1, tokens() * columns(x) * 6);
+  void rmsnorm(const Buffer& x, const Buffer&, float, const Linear& next, Buffer& out) override {
+    const bool int8 = static_cast<const ModelLinear&>(next).kind == MatmulKind::kW8A8;
+    static_cast<ModelBuffer&>(out).is_int8 = int8;
+    small(int8 ? "rmsnorm_int8" : "rmsnorm", tokens(), kRowBlocks, 1,
+          tokens() * columns(x) * (int8 ? 5 : 6));
   }
-  void matmul(const Linear& w, const Buffer&, Buffer&, const int32_t*) override {
-    multiply(w, tokens_, Epilogue::kStoreF16);
+  void matmul(const Linear& w, const Buffer& x, Buffer&, const int32_t*) override {
+    multiply(w, x, tokens_, Epilogue::kStoreF16);
   }
-  void matmul_add(const Linear& w, const Buffer&, Buffer&) override {
-    multiply(w, tokens_, Epilogue::kAddF32);
+  void matmul_add(const Linear& w, const Buffer& x, Buffer&) override {
+    multiply(w, x, tokens_, Epilogue::kAddF32);
   }
-  void matmul_silu(const Linear& w, const Buffer&, Buffer&) override {
-    multiply(w, tokens_, Epilogue::kSiluMulF16);
+  void matmul_silu(const Linear& w, const Buffer& x, Buffer&) override {
+    multiply(w, x, tokens_, Epilogue::kSiluMulF16);
   }
   void rope_and_store(Buffer& qkv, int) override {
     const double heads = (shape_.heads + shape_.kv_heads) / 4.0;  // four warps in a block
@@ -169,7 +173,7 @@ class ModelBackend : public Backend {
         small("gather_rows", blocks, kRowBlocks, 1 + columns(h) / 8 / kRowThreads,
               blocks * columns(h) * 4);
       }
-      multiply(head, rows, Epilogue::kStoreF32);
+      multiply(head, h, rows, Epilogue::kStoreF32);
       // The request and the row, whose loads a thread makes at once. A block reads the row, then
       // makes an exponential of each logit (greedy: one sum serves both), then adds quads in f64: a
       // sum, and two conversions, which go half as fast.
@@ -207,10 +211,10 @@ class ModelBackend : public Backend {
   void copy(const char* name, double bytes) {
     launches_.push_back({name, LaunchKind::kCopy, bytes / kBus, 0, 0, 0});
   }
-  void multiply(const Linear& linear, int64_t tokens, Epilogue epilogue) {
+  void multiply(const Linear& linear, const Buffer& x, int64_t tokens, Epilogue epilogue) {
     const auto& w = static_cast<const ModelLinear&>(linear);
     const auto count = static_cast<double>(tokens), cols = static_cast<double>(w.cols);
-    if (w.kind == MatmulKind::kW8A8) {
+    if (w.kind == MatmulKind::kW8A8 && !static_cast<const ModelBuffer&>(x).is_int8) {
       // Two passes, eight columns of a thread at a time.
       small("quantize_rows", count, kRowBlocks, 2 * std::ceil(cols / 8 / kRowThreads),
             count * cols * 3);

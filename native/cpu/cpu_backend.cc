@@ -214,7 +214,8 @@ class CpuBackend : public Backend {
         [&](int64_t t) { k_.unpack_row(matrix, token_ids_[t], data(x) + t * stride(x)); });
   }
 
-  void rmsnorm(const Buffer& x, const Buffer& weight, float eps, Buffer& out) override {
+  void rmsnorm(const Buffer& x, const Buffer& weight, float eps, const Linear&,
+               Buffer& out) override {
     const int64_t n = stride(x);
     run(tokens_, 4 * n,
         [&](int64_t t) { k_.rmsnorm(data(x) + t * n, data(weight), eps, n, data(out) + t * n); });

@@ -35,23 +35,32 @@ namespace {
 int64_t stride_of(int64_t cols) { return (cols + 7) / 8 * 8; }
 
 size_t buffer_bytes(int64_t rows, int64_t cols, BufferKind kind) {
+  if (kind == BufferKind::kMatmulInput) return activation_bytes(rows, cols);
   const size_t element = kind == BufferKind::kResidual ? sizeof(float) : 2;
   return static_cast<size_t>(rows * stride_of(cols)) * element;
 }
 
 struct CudaBuffer : Buffer {
-  CudaBuffer(std::shared_ptr<const Context> context, int64_t rows, int64_t cols, BufferKind k)
-      : memory(std::move(context), buffer_bytes(rows, cols, k), "activations"),
+  CudaBuffer(std::shared_ptr<const Context> context, int64_t rows, int64_t cols, BufferKind kind)
+      : memory(std::move(context), buffer_bytes(rows, cols, kind), "activations"),
+        rows(rows),
         cols(cols),
         stride(stride_of(cols)) {}
   size_t bytes() const override { return memory.bytes(); }
+  Activations activations() const {
+    return is_int8 ? int8_activations(memory.get(), rows, cols)
+                   : float_activations(memory.get(), cols);
+  }
   DeviceMemory memory;
+  const int64_t rows;
   const int64_t cols;
   const int64_t stride;  // elements of a row
+  bool is_int8 = false;  // what rmsnorm() left in it
 };
 
 const CudaBuffer& buffer(const Buffer& b) { return static_cast<const CudaBuffer&>(b); }
 CUdeviceptr data(const Buffer& b) { return buffer(b).memory.get(); }
+Activations activations(const Buffer& b) { return buffer(b).activations(); }
 const CudaLinear& linear(const Linear& w) { return static_cast<const CudaLinear&>(w); }
 
 int64_t kv_page_bytes(const AttentionShape& a) {
@@ -237,9 +246,12 @@ class CudaBackend : public Backend {
                        outputs_->chosen(), data(x), buffer(x).stride);
   }
 
-  void rmsnorm(const Buffer& x, const Buffer& weight, float eps, Buffer& out) override {
+  void rmsnorm(const Buffer& x, const Buffer& weight, float eps, const Linear& next,
+               Buffer& out) override {
+    auto& to = static_cast<CudaBuffer&>(out);
+    to.is_int8 = linear(next).takes_int8();
     operations_->rmsnorm(stream_, tokens_.count, data(x), buffer(x).stride, data(weight), eps,
-                         buffer(x).cols, data(out), buffer(out).stride);
+                         buffer(x).cols, to.activations());
   }
 
   void matmul(const Linear& w, const Buffer& x, Buffer& y, const int32_t* adapters) override {
@@ -247,31 +259,29 @@ class CudaBackend : public Backend {
       throw Error("ALTIPLANO_INTERNAL", "the CUDA backend takes no adapters");
     }
     for (const CudaLinear::Part& part : linear(w).parts) {
-      matmul_->multiply(stream_, part.matrix, data(x), buffer(x).stride, tokens_.count,
-                        Epilogue::kStoreF16, data(y) + static_cast<CUdeviceptr>(part.first_row * 2),
-                        buffer(y).stride);
+      matmul_->multiply(stream_, part.matrix, activations(x), tokens_.count, Epilogue::kStoreF16,
+                        data(y) + static_cast<CUdeviceptr>(part.first_row * 2), buffer(y).stride);
     }
   }
 
   void matmul_add(const Linear& w, const Buffer& x, Buffer& residual) override {
     for (const CudaLinear::Part& part : linear(w).parts) {
-      matmul_->multiply(
-          stream_, part.matrix, data(x), buffer(x).stride, tokens_.count, Epilogue::kAddF32,
-          data(residual) + static_cast<CUdeviceptr>(part.first_row * 4), buffer(residual).stride);
+      matmul_->multiply(stream_, part.matrix, activations(x), tokens_.count, Epilogue::kAddF32,
+                        data(residual) + static_cast<CUdeviceptr>(part.first_row * 4),
+                        buffer(residual).stride);
     }
   }
 
   void matmul_silu(const Linear& gate_up, const Buffer& x, Buffer& out) override {
     const std::vector<CudaLinear::Part>& parts = linear(gate_up).parts;
     if (parts.size() == 1) {
-      matmul_->multiply(stream_, parts[0].matrix, data(x), buffer(x).stride, tokens_.count,
+      matmul_->multiply(stream_, parts[0].matrix, activations(x), tokens_.count,
                         Epilogue::kSiluMulF16, data(out), buffer(out).stride);
       return;
     }
     const int64_t cols = buffer(out).cols;
     for (const CudaLinear::Part& part : parts) {  // gate and up in different formats
-      matmul_->multiply(stream_, part.matrix, data(x), buffer(x).stride, tokens_.count,
-                        Epilogue::kStoreF16,
+      matmul_->multiply(stream_, part.matrix, activations(x), tokens_.count, Epilogue::kStoreF16,
                         gate_up_.get() + static_cast<CUdeviceptr>(part.first_row * 2), 2 * cols);
     }
     operations_->silu_mul(stream_, tokens_.count, gate_up_.get(), cols, data(out),
@@ -295,7 +305,7 @@ class CudaBackend : public Backend {
   }
 
   void logits(const Linear& head, const Buffer& h) override {
-    outputs_->launch(head, data(h), buffer(h).stride, *inputs_);
+    outputs_->launch(head, activations(h), *inputs_);
   }
 
   // --- memory ---------------------------------------------------------------------------------

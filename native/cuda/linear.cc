@@ -68,6 +68,11 @@ void each_matrix(std::span<const PartShape> parts, LinearUse use, bool int8_acti
 
 }  // namespace
 
+bool CudaLinear::takes_int8() const {
+  return std::ranges::all_of(
+      parts, [](const Part& part) { return part.matrix.kind == MatmulKind::kW8A8; });
+}
+
 size_t CudaLinear::bytes() const {
   size_t sum = embedding_memory.bytes();
   for (const Part& part : parts) sum += part.matrix.memory.bytes();

@@ -23,6 +23,8 @@ struct CudaLinear : Linear {
   DeviceMemory embedding_memory;
   CanonicalView embedding = {};
 
+  // Whether all of it is multiplied with int8 activations.
+  bool takes_int8() const;
   size_t bytes() const override;
 };
 

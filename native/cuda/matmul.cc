@@ -92,11 +92,13 @@ struct PackedSizes {
   size_t bytes;
 };
 
+uint64_t int8_bytes(int64_t rows, int64_t cols) {
+  return static_cast<uint64_t>(rows) * (static_cast<uint64_t>(round_up(cols, 16)) + sizeof(float));
+}
+
+// Of activations that are quantized on the way into a multiplication.
 uint64_t quantized_bytes(const StepLimits& limits) {
-  if (!limits.int8_activations) return 0;
-  const auto tokens = static_cast<uint64_t>(limits.tokens);
-  const auto cols = static_cast<uint64_t>(round_up(limits.most_cols, 16));
-  return tokens * cols + tokens * sizeof(float);
+  return limits.int8_activations ? int8_bytes(limits.tokens, limits.most_cols) : 0;
 }
 
 PlanDevice plan_device(const DeviceProperties& d, int multiprocessors) {
@@ -194,23 +196,15 @@ class TensorCoreMatmul : public Matmul {
     return partials_.bytes() + counters_.bytes() + quantized_.bytes();
   }
 
-  void multiply(const Stream& stream, const PackedMatrix& w, CUdeviceptr x, int64_t x_stride,
-                int64_t tokens, Epilogue epilogue, CUdeviceptr y, int64_t y_stride) override {
-    if (w.kind == MatmulKind::kW8A8) {
-      multiply_quantized(stream, w, quantize(stream, x, x_stride, tokens, w.shape.cols), tokens,
-                         epilogue, y, y_stride);
-      return;
-    }
-    launch(stream, w, x, x_stride * 2, 0, tokens, epilogue, y, y_stride);
-  }
-
-  void multiply_quantized(const Stream& stream, const PackedMatrix& w, const QuantizedRows& x,
-                          int64_t tokens, Epilogue epilogue, CUdeviceptr y,
-                          int64_t y_stride) override {
-    if (w.kind != MatmulKind::kW8A8) {
+  void multiply(const Stream& stream, const PackedMatrix& w, const Activations& x, int64_t tokens,
+                Epilogue epilogue, CUdeviceptr y, int64_t y_stride) override {
+    const bool int8 = x.scales != 0;
+    if (int8 && w.kind != MatmulKind::kW8A8) {
       throw Error("ALTIPLANO_INTERNAL", "a matrix that is not for int8 activations");
     }
-    launch(stream, w, x.values, x.stride, x.scales, tokens, epilogue, y, y_stride);
+    const bool quantizes = !int8 && w.kind == MatmulKind::kW8A8;
+    launch(stream, w, quantizes ? quantize(stream, x, tokens, w.shape.cols) : x, tokens, epilogue,
+           y, y_stride);
   }
 
  private:
@@ -244,34 +238,30 @@ class TensorCoreMatmul : public Matmul {
     }
   }
 
-  QuantizedRows quantize(const Stream& stream, CUdeviceptr x, int64_t x_stride, int64_t tokens,
-                         int64_t cols) {
-    const int64_t stride = round_up(cols, 16);
-    // Codes, then scales.
-    const auto codes_bytes = static_cast<size_t>(tokens * stride);
-    if (static_cast<int64_t>(quantized_.bytes()) < tokens * (stride + 4)) {
+  Activations quantize(const Stream& stream, const Activations& x, int64_t tokens, int64_t cols) {
+    if (quantized_.bytes() < int8_bytes(tokens, cols)) {
       throw Error("ALTIPLANO_INTERNAL", "int8 activations that prepare() was not told of");
     }
-    const QuantizedRows rows = {quantized_.get(), quantized_.get() + codes_bytes, stride};
+    const Activations rows = int8_activations(quantized_.get(), tokens, cols);
     QuantizeParameters p = {};
-    p.x = pointer<const uint8_t>(x);
+    p.x = pointer<const uint8_t>(x.values);
     p.values = pointer<uint8_t>(rows.values);
     p.scales = pointer<float>(rows.scales);
-    p.x_stride_bytes = x_stride * 2;
-    p.values_stride = stride;
+    p.x_stride_bytes = x.stride * 2;
+    p.values_stride = rows.stride;
     p.cols = static_cast<int32_t>(cols);
     quantize_.launch(stream, {static_cast<uint32_t>(tokens)}, {kQuantizeThreads}, 0, p);
     return rows;
   }
 
-  void launch(const Stream& stream, const PackedMatrix& w, CUdeviceptr x, int64_t x_stride_bytes,
-              CUdeviceptr x_scales, int64_t tokens, Epilogue epilogue, CUdeviceptr y,
-              int64_t y_stride) {
+  void launch(const Stream& stream, const PackedMatrix& w, const Activations& x, int64_t tokens,
+              Epilogue epilogue, CUdeviceptr y, int64_t y_stride) {
     if (tokens == 0) return;
     const bool paired = w.shape.order == RowOrder::kGateUp;
     const bool stored = epilogue == Epilogue::kStoreF16 || epilogue == Epilogue::kStoreF32;
     const bool y_aligned = y % 16 == 0 && y_stride % 8 == 0;
-    if (x % 16 != 0 || x_stride_bytes % 16 != 0 || !(y_aligned || stored) ||
+    const int64_t x_stride_bytes = x.stride * (x.scales != 0 ? 1 : 2);
+    if (x.values % 16 != 0 || x_stride_bytes % 16 != 0 || !(y_aligned || stored) ||
         tokens > limits_.tokens || paired != (epilogue == Epilogue::kSiluMulF16)) {
       throw Error("ALTIPLANO_INTERNAL", "a multiplication outside of what matmul.h allows");
     }
@@ -281,8 +271,8 @@ class TensorCoreMatmul : public Matmul {
     p.values = pointer<const uint8_t>(w.values);
     p.scales = pointer<const void>(w.scales);
     p.zeros = pointer<const uint8_t>(w.zeros);
-    p.x = pointer<const uint8_t>(x);
-    p.x_scales = pointer<const float>(x_scales);
+    p.x = pointer<const uint8_t>(x.values);
+    p.x_scales = pointer<const float>(x.scales);
     p.y = pointer<void>(y);
     p.partials = pointer<float>(partials_.get());
     p.counters = pointer<uint32_t>(counters_.get());
@@ -329,6 +319,27 @@ class TensorCoreMatmul : public Matmul {
 
 std::unique_ptr<Matmul> make_matmul(KernelLibrary& kernels, int multiprocessors) {
   return std::make_unique<TensorCoreMatmul>(kernels, multiprocessors);
+}
+
+uint64_t activation_bytes(int64_t rows, int64_t cols) {
+  const auto f16 = static_cast<uint64_t>(rows * float_activations(0, cols).stride * 2);
+  return std::max(f16, int8_bytes(rows, cols));
+}
+
+Activations float_activations(CUdeviceptr memory, int64_t cols) {
+  return {memory, round_up(cols, 8), 0};
+}
+
+Activations int8_activations(CUdeviceptr memory, int64_t rows, int64_t cols) {
+  const int64_t stride = round_up(cols, 16);
+  return {memory, stride, memory + static_cast<CUdeviceptr>(rows * stride)};
+}
+
+Activations from_token(const Activations& x, int64_t first) {
+  const auto token = static_cast<CUdeviceptr>(first);
+  const auto stride = static_cast<CUdeviceptr>(x.stride);
+  if (x.scales == 0) return {x.values + token * stride * 2, x.stride, 0};
+  return {x.values + token * stride, x.stride, x.scales + token * sizeof(float)};
 }
 
 uint64_t packed_bytes(const MatrixShape& shape) { return PackedSizes(shape).bytes; }

@@ -65,13 +65,21 @@ struct CanonicalOnDevice {
 // counted from its own first row), and have a multiple of it but for the last one.
 inline constexpr int64_t kPackRows = 2;
 
-// Activations in int8: x = value * scale of the token. Rows begin at multiples of `stride` bytes, a
-// multiple of 16.
-struct QuantizedRows {
+// What a matrix is multiplied with: rows of f16 or bf16, as the matrix was made for, or of int8,
+// where x = value * scale of the token. Each row begins at a multiple of 16 bytes.
+struct Activations {
   CUdeviceptr values = 0;
-  CUdeviceptr scales = 0;  // f32
-  int64_t stride = 0;
+  int64_t stride = 0;      // numbers of a row
+  CUdeviceptr scales = 0;  // [T] f32, of int8; else 0
 };
+
+// Bytes that `rows` rows take in 16 bits or as int8, and where they stand then: of int8 the codes,
+// then the scales.
+uint64_t activation_bytes(int64_t rows, int64_t cols);
+Activations float_activations(CUdeviceptr memory, int64_t cols);
+Activations int8_activations(CUdeviceptr memory, int64_t rows, int64_t cols);
+// Those of the tokens from `first` on.
+Activations from_token(const Activations& x, int64_t first);
 
 // Its multiplications share a workspace: one stream at a time.
 class Matmul {
@@ -87,20 +95,14 @@ class Matmul {
   virtual size_t workspace_bytes() const = 0;
 
   // --- a step ---------------------------------------------------------------------------------
-  // y[t * y_stride + r] for t < tokens, r < rows from x[t * x_stride + k], k < w.cols: x is f16 or
-  // bf16 as the matrix was made for, y as the epilogue says. x is aligned to 16 bytes, x_stride a
-  // multiple of 8; nothing beyond `tokens` and `cols` is read. If y is aligned to 16 bytes and
-  // y_stride a multiple of 8, as it must be for kAddF32 and kSiluMulF16, columns up to the next
-  // multiple of 4 are written, too, with nothing of use; else kStoreF16 and kStoreF32 are slower.
-  // For matrices with int8_activations x is quantized first. Asynchronous, no allocation, no
-  // synchronisation; which kernels are launched depends on shapes and `tokens` only.
-  virtual void multiply(const Stream& stream, const PackedMatrix& w, CUdeviceptr x,
-                        int64_t x_stride, int64_t tokens, Epilogue epilogue, CUdeviceptr y,
-                        int64_t y_stride) = 0;
-  // The same with activations that are int8 already; w has int8_activations.
-  virtual void multiply_quantized(const Stream& stream, const PackedMatrix& w,
-                                  const QuantizedRows& x, int64_t tokens, Epilogue epilogue,
-                                  CUdeviceptr y, int64_t y_stride) = 0;
+  // y[t * y_stride + r] for t < tokens, r < rows from x[t][k], k < w.cols; y as the epilogue says.
+  // Nothing of x beyond `tokens` and `cols` is read. If y is aligned to 16 bytes and y_stride a
+  // multiple of 8, as it must be for kAddF32 and kSiluMulF16, columns up to the next multiple of 4
+  // are written, too, with nothing of use; else kStoreF16 and kStoreF32 are slower. x is int8 only
+  // for matrices with int8_activations, for which f16 is quantized first. Asynchronous, no
+  // allocation, no synchronisation; which kernels are launched depends on shapes and `tokens` only.
+  virtual void multiply(const Stream& stream, const PackedMatrix& w, const Activations& x,
+                        int64_t tokens, Epilogue epilogue, CUdeviceptr y, int64_t y_stride) = 0;
 };
 
 // For the device of `kernels`, or as if it had so many multiprocessors (for tests).

@@ -26,6 +26,7 @@ Operations::Operations(KernelLibrary& kernels, const AttentionShape& shape)
              kernels.find("embed", "embed_bf16"), kernels.find("embed", "embed_int8"),
              kernels.find("embed", "embed_int4")},
       rmsnorm_(kernels.find("rmsnorm", "rmsnorm")),
+      rmsnorm_int8_(kernels.find("rmsnorm", "rmsnorm_int8")),
       rope_(kernels.find("rope", name_for(shape.kv_type, {"rope_f32", "rope_f16", "rope_int8"}))),
       silu_mul_(kernels.find("silu_mul", "silu_mul")),
       copy_pages_(kernels.find("copy_pages", "copy_pages")),
@@ -42,10 +43,16 @@ void Operations::embed(const Stream& stream, WeightFormat format, const Canonica
 }
 
 void Operations::rmsnorm(const Stream& stream, uint32_t count, CUdeviceptr x, int64_t x_stride,
-                         CUdeviceptr weight, float eps, int64_t cols, CUdeviceptr out,
-                         int64_t out_stride) const {
-  rmsnorm_.launch(stream, {count}, {kRowThreads}, 0, x, x_stride, weight, eps,
-                  static_cast<int32_t>(cols), out, out_stride);
+                         CUdeviceptr weight, float eps, int64_t cols,
+                         const Activations& out) const {
+  const auto columns = static_cast<int32_t>(cols);
+  if (out.scales == 0) {
+    rmsnorm_.launch(stream, {count}, {kRowThreads}, 0, x, x_stride, weight, eps, columns,
+                    out.values, out.stride);
+  } else {
+    rmsnorm_int8_.launch(stream, {count}, {kRowThreads}, 0, x, x_stride, weight, eps, columns,
+                         out.values, out.stride, out.scales);
+  }
 }
 
 void Operations::rope_and_store(const Stream& stream, const StepTokens& tokens, CUdeviceptr qkv,
@@ -72,10 +79,11 @@ void Operations::copy_pages(const Stream& stream, const KvCache& cache, CUdevice
       static_cast<int32_t>(count));
 }
 
-void Operations::gather_rows(const Stream& stream, CUdeviceptr h, CUdeviceptr rows, uint32_t count,
-                             int64_t stride, CUdeviceptr out) const {
-  gather_rows_.launch(stream, {count}, {kRowThreads}, 0, h, rows, static_cast<int32_t>(stride),
-                      out);
+void Operations::gather_rows(const Stream& stream, const Activations& h, CUdeviceptr rows,
+                             uint32_t count, const Activations& out) const {
+  const auto row_bytes = static_cast<int32_t>(h.stride * (h.scales == 0 ? 2 : 1));
+  gather_rows_.launch(stream, {count}, {kRowThreads}, 0, h.values, h.scales, rows, row_bytes,
+                      out.values, out.scales);
 }
 
 void Operations::row_results(const Stream& stream, CUdeviceptr logits, int64_t vocab, uint32_t rows,

@@ -10,6 +10,7 @@
 #include "cuda/attention.h"
 #include "cuda/canonical.h"
 #include "cuda/kernel.h"
+#include "cuda/matmul.h"
 
 namespace altiplano::cuda {
 
@@ -22,10 +23,9 @@ class Operations {
   void embed(const Stream& stream, WeightFormat format, const CanonicalView& embedding,
              uint32_t count, CUdeviceptr tokens, CUdeviceptr chosen, CUdeviceptr x,
              int64_t x_stride) const;
-  // out [T][out_stride] f16 = rmsnorm(x) * weight; x [T][x_stride] f32, strides multiples of 8
+  // out [T] = rmsnorm(x) * weight, as f16 or int8; x [T][x_stride] f32, x_stride a multiple of 4
   void rmsnorm(const Stream& stream, uint32_t count, CUdeviceptr x, int64_t x_stride,
-               CUdeviceptr weight, float eps, int64_t cols, CUdeviceptr out,
-               int64_t out_stride) const;
+               CUdeviceptr weight, float eps, int64_t cols, const Activations& out) const;
   // qkv [T][stride] f16; rotations [positions][head_dim / 2] (cos, sin)
   void rope_and_store(const Stream& stream, const StepTokens& tokens, CUdeviceptr qkv,
                       int64_t stride, CUdeviceptr rotations, const KvCache& cache, int layer) const;
@@ -35,9 +35,9 @@ class Operations {
   // pairs [count][source, destination]
   void copy_pages(const Stream& stream, const KvCache& cache, CUdeviceptr pairs,
                   int64_t count) const;
-  // out [rows][stride] = rows of h [T][stride], f16
-  void gather_rows(const Stream& stream, CUdeviceptr h, CUdeviceptr rows, uint32_t count,
-                   int64_t stride, CUdeviceptr out) const;
+  // out [rows] = rows of h [T], both as f16 or both as int8, with one stride
+  void gather_rows(const Stream& stream, const Activations& h, CUdeviceptr rows, uint32_t count,
+                   const Activations& out) const;
   // logits [rows][vocab] f32 to what `requests` ask for; `chosen` [rows] gets the best ids
   void row_results(const Stream& stream, CUdeviceptr logits, int64_t vocab, uint32_t rows,
                    CUdeviceptr requests, CUdeviceptr inputs, CUdeviceptr records,
@@ -50,8 +50,8 @@ class Operations {
  private:
   const AttentionShape shape_;
   Kernel embed_[5];  // by WeightType
-  Kernel rmsnorm_, rope_, silu_mul_, copy_pages_, gather_rows_, row_results_, candidates_shared_,
-      candidates_global_;
+  Kernel rmsnorm_, rmsnorm_int8_, rope_, silu_mul_, copy_pages_, gather_rows_, row_results_,
+      candidates_shared_, candidates_global_;
 };
 
 }  // namespace altiplano::cuda

@@ -1,20 +1,20 @@
-// Activations in int8 with a scale per token, for matrices that are multiplied in int8:
-// scale = largest magnitude / 127, code = round(x / scale), ties to even. A NaN or an infinity
-// makes the scale one of these, so that it shows in the products.
+// Rows of f16 to int8, for activations that no kernel before has quantized (int8_codes.cuh).
 #include <cuda_fp16.h>
 
+#include "cuda/int8_codes.cuh"
 #include "cuda/pack_parameters.h"
 
 namespace altiplano::cuda {
-namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256;  // matmul.cc has the same
 
 // Largest magnitude of two f16, as bits: NaN is larger than infinity, infinity than numbers.
-__device__ uint32_t largest_of(uint32_t two) { return max(two & 0x7fff, two >> 16 & 0x7fff); }
+__device__ inline uint32_t largest_of(uint32_t two) {
+  return max(two & 0x7fff, two >> 16 & 0x7fff);
+}
 
 // Eight numbers of a row; those from `cols` on are zeros.
-__device__ uint4 load_eight(const QuantizeParameters& p, const uint8_t* row, int col) {
+__device__ inline uint4 load_eight(const QuantizeParameters& p, const uint8_t* row, int col) {
   if (col + 8 <= p.cols) return *reinterpret_cast<const uint4*>(row + col * 2);
   uint32_t words[4] = {};
   for (int i = 0; i < 8; ++i) {
@@ -26,16 +26,11 @@ __device__ uint4 load_eight(const QuantizeParameters& p, const uint8_t* row, int
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-__device__ uint32_t four_codes(uint32_t low, uint32_t high, float inverse) {
+__device__ inline uint32_t four_codes(uint32_t low, uint32_t high, float inverse) {
   const float2 a = __half22float2(*reinterpret_cast<const half2*>(&low));
   const float2 b = __half22float2(*reinterpret_cast<const half2*>(&high));
-  const auto code = [&](float v) {
-    return static_cast<uint32_t>(min(max(__float2int_rn(v * inverse), -127), 127)) & 0xff;
-  };
-  return code(a.x) | code(a.y) << 8 | code(b.x) << 16 | code(b.y) << 24;
+  return four_codes({a.x * inverse, a.y * inverse, b.x * inverse, b.y * inverse});
 }
-
-}  // namespace
 
 // A block for each row.
 extern "C" __global__ void __launch_bounds__(kThreads)
@@ -57,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (const uint32_t of_warp : largest_of_warp) largest = max(largest, of_warp);
   const float magnitude = __half2float(__ushort_as_half(static_cast<uint16_t>(largest)));
-  const float inverse = largest == 0 ? 0.f : 127.f / magnitude;
+  const float inverse = inverse_scale(magnitude);
   if (thread == 0) p.scales[row] = magnitude / 127.f;
 
   // The second pass finds the row in L1 or L2.

@@ -13,12 +13,10 @@ constexpr int64_t kLogitRows = 128;
 // Words of results that a row usually asks for.
 constexpr int64_t kUsualResults = 256;
 
-int64_t stride_of(int64_t cols) { return (cols + 7) / 8 * 8; }
-
 int64_t logit_rows(const StepLimits& limits) { return std::min(kLogitRows, limits.tokens); }
 
 size_t gathered_bytes(const StepLimits& limits) {
-  return static_cast<size_t>(logit_rows(limits) * stride_of(limits.hidden_size)) * 2;
+  return activation_bytes(logit_rows(limits), limits.hidden_size);
 }
 size_t logits_bytes(const StepLimits& limits) {
   return static_cast<size_t>(logit_rows(limits) * limits.vocab_size) * sizeof(float);
@@ -36,7 +34,7 @@ RowOutputs::RowOutputs(const Stream& stream, const Operations& operations, Matmu
       context_(stream.context()),
       operations_(operations),
       matmul_(matmul),
-      hidden_stride_(stride_of(limits.hidden_size)),
+      hidden_(limits.hidden_size),
       vocab_(limits.vocab_size),
       gathered_(context_, gathered_bytes(limits), "the rows of the output head"),
       logits_(context_, logits_bytes(limits), "logits"),
@@ -111,20 +109,20 @@ int64_t RowOutputs::rows_at_once() const {
   return static_cast<int64_t>(logits_.bytes()) / (vocab_ * static_cast<int64_t>(sizeof(float)));
 }
 
-void RowOutputs::launch(const Linear& head, CUdeviceptr h, int64_t h_stride,
-                        const StepInputs& inputs) {
+void RowOutputs::launch(const Linear& head, const Activations& h, const StepInputs& inputs) {
   const auto& w = static_cast<const CudaLinear&>(head);
   const int64_t rows = step_->layout.rows;
   for (int64_t first = 0; first < rows; first += rows_at_once()) {
     const int64_t count = std::min(rows_at_once(), rows - first);
     const auto blocks = static_cast<uint32_t>(count);
-    CUdeviceptr x = h + first * h_stride * 2;
+    Activations x = from_token(h, first);
     if (gathers_) {
-      x = gathered_.get();
-      operations_.gather_rows(stream_, h, inputs.rows() + first * 4, blocks, h_stride, x);
+      x = h.scales != 0 ? int8_activations(gathered_.get(), rows_at_once(), hidden_)
+                        : float_activations(gathered_.get(), hidden_);
+      operations_.gather_rows(stream_, h, inputs.rows() + first * 4, blocks, x);
     }
     for (const CudaLinear::Part& part : w.parts) {
-      matmul_.multiply(stream_, part.matrix, x, h_stride, count, Epilogue::kStoreF32,
+      matmul_.multiply(stream_, part.matrix, x, count, Epilogue::kStoreF32,
                        logits_.get() + part.first_row * sizeof(float), vocab_);
     }
     const CUdeviceptr requests = inputs.requests() + first * sizeof(RowRequest);

@@ -31,8 +31,8 @@ class RowOutputs {
   bool wants_candidates() const { return wants_candidates_; }
   bool gathers() const { return gathers_; }
   bool unusual() const { return keys_stride_ > 0 || (many_rows_ && whole_rows_); }
-  // Launches everything; h [T][h_stride] f16.
-  void launch(const Linear& head, CUdeviceptr h, int64_t h_stride, const StepInputs& inputs);
+  // Launches everything; h [T].
+  void launch(const Linear& head, const Activations& h, const StepInputs& inputs);
   // Then copies the results to the host.
   void copy();
   // After all of it has been waited for. From any thread.
@@ -46,8 +46,8 @@ class RowOutputs {
   std::shared_ptr<const Context> context_;
   const Operations& operations_;
   Matmul& matmul_;
-  const int64_t hidden_stride_, vocab_;
-  DeviceMemory gathered_;  // [kLogitRows][hidden_stride] f16
+  const int64_t hidden_, vocab_;
+  DeviceMemory gathered_;  // [kLogitRows][D], as h
   DeviceMemory logits_;    // [kLogitRows][V] f32
   DeviceMemory chosen_;    // [R] ids
   DeviceMemory results_;   // see ResultLayout

@@ -49,21 +49,22 @@ void forward(const Config& c, const Weights& w, Backend& b, Workspace& ws,
     }
   };
   const Shard shard;  // all of the model
+  const float eps = c.rms_norm_eps;
 
   b.embed(*w.embedding, *ws.x);  // x = E[tokens]
   for (int l = 0; l < c.layers; ++l) {
     const LayerWeights& layer = w.layers[l];
     poll();
-    b.rmsnorm(*ws.x, *layer.attention_norm, c.rms_norm_eps, *ws.h);  // h = norm(x)
-    b.matmul(*layer.qkv, *ws.h, *ws.qkv);                            // q, k, v = W h
-    b.rope_and_store(*ws.qkv, l);                                    // cache k, v
+    b.rmsnorm(*ws.x, *layer.attention_norm, eps, *layer.qkv, *ws.h);  // h = norm(x)
+    b.matmul(*layer.qkv, *ws.h, *ws.qkv);                             // q, k, v = W h
+    b.rope_and_store(*ws.qkv, l);                                     // cache k, v
     b.attention(*ws.qkv, l, *ws.heads);
     poll();
     b.matmul_add(*layer.o, *ws.heads, *ws.x);  // x += Wo heads
     b.all_reduce(*ws.x, shard);
 
     poll();
-    b.rmsnorm(*ws.x, *layer.feed_forward_norm, c.rms_norm_eps, *ws.h);
+    b.rmsnorm(*ws.x, *layer.feed_forward_norm, eps, *layer.gate_up, *ws.h);
     b.matmul_silu(*layer.gate_up, *ws.h, *ws.f);  // f = silu(W1 h) * W3 h
     poll();
     b.matmul_add(*layer.down, *ws.f, *ws.x);  // x += W2 f
@@ -71,7 +72,7 @@ void forward(const Config& c, const Weights& w, Backend& b, Workspace& ws,
   }
 
   poll();
-  b.rmsnorm(*ws.x, *w.final_norm, c.rms_norm_eps, *ws.h);
+  b.rmsnorm(*ws.x, *w.final_norm, eps, w.head_or_embedding(), *ws.h);
   b.logits(w.head_or_embedding(), *ws.h);
 }
 

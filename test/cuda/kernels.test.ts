@@ -53,6 +53,7 @@ const sources = [
   'matmul_bf16',
   'matmul_pack',
   'quantize',
+  'rmsnorm',
 ];
 
 describeCuda('machine code of the kernels that matter', () => {

@@ -100,8 +100,8 @@ void test_launches() {
   }
   const StepTime time = time_of(list);
   CHECK(time.nodes == 262, "%d nodes", time.nodes);
-  // int8 activations: a quantization in front of each of 4 x 32 + 1 matrices.
-  CHECK(launches_of(k7B, kW8A8, KvType::kF16, {1, 1, 1023}).size() == 262 + 129, "of W8A8");
+  // int8 activations: a quantization in front of o and down.
+  CHECK(launches_of(k7B, kW8A8, KvType::kF16, {1, 1, 1023}).size() == 262 + 64, "of W8A8");
   // Logits come for 128 rows at a time.
   CHECK(launches_of(k7B, kF16, KvType::kF16, {256, 1, 1023}).size() == 262 + 2, "of 256 rows");
   // Decodes are padded to the next size of a graph, prompts are not.

@@ -30,6 +30,8 @@ constexpr Case kCases[] = {
     {"matmul: bytes moved", test_matmul_traffic},
     {"step: embedding", test_embed},
     {"step: rmsnorm", test_rmsnorm},
+    {"step: rmsnorm to int8", test_rmsnorm_int8},
+    {"step: rmsnorm to int8 shows what is not finite", test_rmsnorm_int8_not_finite},
     {"step: silu", test_silu_mul},
     {"step: gathered rows", test_gather_rows},
     {"step: copies of pages", test_copy_pages},
@@ -38,6 +40,7 @@ constexpr Case kCases[] = {
     {"step: what rows ask for", test_row_results},
     {"step: rows that are not finite", test_row_results_not_finite},
     {"backend: steps of a small model", test_backend},
+    {"backend: rows as they lie, and gathered", test_backend_rows},
     {"backend: two steps under way", test_backend_two_steps},
     {"backend: every failure of the driver", test_backend_failures},
 };

@@ -77,6 +77,8 @@ void test_matmul_traffic(CudaDevice& device);
 void test_matmul_plans(CudaDevice& device);
 void test_embed(CudaDevice& device);
 void test_rmsnorm(CudaDevice& device);
+void test_rmsnorm_int8(CudaDevice& device);
+void test_rmsnorm_int8_not_finite(CudaDevice& device);
 void test_silu_mul(CudaDevice& device);
 void test_gather_rows(CudaDevice& device);
 void test_copy_pages(CudaDevice& device);
@@ -85,6 +87,7 @@ void test_attention_not_finite(CudaDevice& device);
 void test_row_results(CudaDevice& device);
 void test_row_results_not_finite(CudaDevice& device);
 void test_backend(CudaDevice& device);
+void test_backend_rows(CudaDevice& device);
 void test_backend_two_steps(CudaDevice& device);
 void test_backend_failures(CudaDevice& device);
 

@@ -113,7 +113,7 @@ std::vector<float> multiply(CudaDevice& device, Matmul& matmul, const PackedMatr
     }
   }
   const DeviceMemory x_memory = device.upload(x16), y_memory = device.upload(y);
-  matmul.multiply(device.stream(), w, x_memory.get(), x_stride, tokens, epilogue, y_memory.get(),
+  matmul.multiply(device.stream(), w, {x_memory.get(), x_stride}, tokens, epilogue, y_memory.get(),
                   y_stride);
   y = device.download<uint8_t>(y_memory, y.size());
 

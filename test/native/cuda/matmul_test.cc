@@ -53,14 +53,25 @@ void check_integers(CudaDevice& device, Matmul& matmul, int64_t rows, int64_t co
   }
   const PackedMatrix w = pack(device, matmul, m, RowOrder::kPlain, true, random);
   for (int64_t tokens : token_counts) {
-    std::vector<float> x(tokens * cols);
+    std::vector<float> x(tokens * cols), scales(tokens);
+    const int64_t stride = round_up(cols, 16);
+    std::vector<int8_t> codes(tokens * stride, 99);
     for (int64_t t = 0; t < tokens; ++t) {
-      const auto step = std::ldexp(1.f, static_cast<int>(random.integer(-6, 2)));
+      scales[t] = std::ldexp(1.f, static_cast<int>(random.integer(-6, 2)));
       for (int64_t k = 0; k < cols; ++k) {
-        x[t * cols + k] = static_cast<float>(k == 5 ? -127 : random.integer(-127, 127)) * step;
+        const int64_t code = k == 5 ? -127 : random.integer(-127, 127);
+        codes[t * stride + k] = static_cast<int8_t>(code);
+        x[t * cols + k] = static_cast<float>(code) * scales[t];
       }
     }
     const std::vector<float> y = multiply(device, matmul, w, x, tokens, Epilogue::kStoreF32);
+    // The same from codes.
+    const cuda::DeviceMemory of_codes = device.upload(codes), of_scales = device.upload(scales),
+                             out(device.context(), y.size() * sizeof(float), "y");
+    matmul.multiply(device.stream(), w, {of_codes.get(), stride, of_scales.get()}, tokens,
+                    Epilogue::kStoreF32, out.get(), rows);
+    CHECK(same_bits(device.download<float>(out, y.size()), y), "%lld tokens from codes",
+          static_cast<long long>(tokens));
     for (int64_t t = 0; t < tokens; ++t) {
       for (int64_t r = 0; r < rows; ++r) {
         // Sums of up to 1000 products of 127 are exact in f32 (below 2^24).

@@ -85,7 +85,7 @@ void test_rmsnorm(CudaDevice& device) {
     const cuda::DeviceMemory w = device.upload(weight), in = device.upload(padded(x, cols));
     const cuda::DeviceMemory out(device.context(), tokens * stride * 2, "out");
     operations.rmsnorm(device.stream(), static_cast<uint32_t>(tokens), in.get(), stride, w.get(),
-                       kNormEps, cols, out.get(), stride);
+                       kNormEps, cols, {out.get(), stride});
     const auto found = from_halves(device.download<uint16_t>(out, tokens * stride));
     for (int64_t t = 0; t < tokens; ++t) {
       double squares = 0;
@@ -139,14 +139,25 @@ void test_gather_rows(CudaDevice& device) {
     const std::vector<int32_t> rows = {5, 0, 0, 3};
     const cuda::DeviceMemory in = device.upload(h), wanted = device.upload(rows);
     const cuda::DeviceMemory out(device.context(), rows.size() * stride * 2, "out");
-    operations.gather_rows(device.stream(), in.get(), wanted.get(),
-                           static_cast<uint32_t>(rows.size()), stride, out.get());
+    operations.gather_rows(device.stream(), {in.get(), stride}, wanted.get(),
+                           static_cast<uint32_t>(rows.size()), {out.get(), stride});
     const auto found = device.download<uint16_t>(out, rows.size() * stride);
     for (size_t r = 0; r < rows.size(); ++r) {
       CHECK(std::equal(found.begin() + r * stride, found.begin() + (r + 1) * stride,
                        h.begin() + rows[r] * stride),
             "row %zu of stride %lld", r, static_cast<long long>(stride));
     }
+    // The same bytes as codes, with a scale for each row.
+    const std::vector<float> scales = random.normals(6);
+    const cuda::DeviceMemory in_scales = device.upload(scales);
+    const cuda::DeviceMemory out_scales(device.context(), rows.size() * sizeof(float), "scales");
+    operations.gather_rows(device.stream(), {in.get(), 2 * stride, in_scales.get()}, wanted.get(),
+                           static_cast<uint32_t>(rows.size()),
+                           {out.get(), 2 * stride, out_scales.get()});
+    CHECK(device.download<uint16_t>(out, rows.size() * stride) == found, "the same bytes");
+    CHECK(device.download<float>(out_scales, rows.size()) ==
+              (std::vector<float>{scales[5], scales[0], scales[0], scales[3]}),
+          "the scales of the rows");
   }
 }
 

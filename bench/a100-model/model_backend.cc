@@ -215,9 +215,10 @@ class ModelBackend : public Backend {
     const auto& w = static_cast<const ModelLinear&>(linear);
     const auto count = static_cast<double>(tokens), cols = static_cast<double>(w.cols);
     if (w.kind == MatmulKind::kW8A8 && !static_cast<const ModelBuffer&>(x).is_int8) {
-      // Two passes, eight columns of a thread at a time.
-      small("quantize_rows", count, kRowBlocks, 2 * std::ceil(cols / 8 / kRowThreads),
-            count * cols * 3);
+      // Eight times eight columns of a thread at once; a row that does not fit is read twice. Its
+      // registers leave room for half as many blocks.
+      const double chunks = std::ceil(cols / 64 / kRowThreads);
+      small("quantize_rows", count, kRowBlocks / 2, chunks > 1 ? 2 * chunks : 1, count * cols * 3);
     }
     const MatmulTimes times =
         matmul_times({w.kind, w.group, false, w.rows, tokens, epilogue}, w.cols);

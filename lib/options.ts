@@ -153,7 +153,8 @@ export interface LoadOptions {
   /**
    * Where the model runs: `cpu`, `cuda` (the first GPU that can be used) or `cuda:1` (that one).
    * Default `auto`: a GPU if one can be used and the model fits, else the CPU. GPUs need an NVIDIA
-   * driver of release 580 or later and compute capability 8.0 or later.
+   * driver of release 580 or later and compute capability 8.0 or later. Of a GPU of NVIDIA's that is
+   * there but cannot be used `auto` warns, once in a process; where there is none it says nothing.
    */
   device?: DeviceName;
   /** Called now and then while the model loads. */

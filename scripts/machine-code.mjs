@@ -104,13 +104,11 @@ class Bytes {
   }
 }
 
-/** The cubins in a file: the file itself, or those of the fat binaries that it holds. */
-function cubinsOf(file, name) {
-  if (file.length >= 64 && file.u32(0) === elfMagic && file.u16(18) === machineCuda) return [file];
-  const cubins = [];
+/** The fat binaries in a file: of each, its entries for a GPU. */
+function fatbinsOf(file, name) {
   const magic = Buffer.alloc(4);
   magic.writeUInt32LE(fatbinMagic);
-  let fatbins = 0;
+  const fatbins = [];
   for (let at = file.buffer.indexOf(magic); at >= 0; at = file.buffer.indexOf(magic, at)) {
     // The magic number also stands in the small structure that points to a fat binary, and may be
     // anything in a program's code: version 1 and a header of 16 bytes must follow.
@@ -118,25 +116,47 @@ function cubinsOf(file, name) {
       at += 4;
       continue;
     }
-    ++fatbins;
     const content = file.part(at + 16, file.u64(at + 8), 'the fat binary');
+    const entries = [];
     for (let entry = 0; entry < content.length; ) {
       const [kind, headerSize] = [content.u16(entry), content.u32(entry + 4)];
       const size = content.u64(entry + 8);
       if (headerSize < 64) throw new Error(`the fat binary is damaged: header of ${headerSize}`);
-      const payload = content.part(entry + headerSize, size, `a cubin in ${name}`);
-      if (kind === 2) {
-        if (content.u64(entry + 56) !== 0) {
-          throw new Error(`${name} is compressed: build it with -Xfatbin -compress-mode=none`);
-        }
-        cubins.push(payload);
-      }
+      entries.push({
+        kind: kind === 2 ? 'sm' : 'compute',
+        target: content.u32(entry + 28),
+        isCompressed: content.u64(entry + 56) !== 0,
+        payload: content.part(entry + headerSize, size, `code in ${name}`),
+      });
       entry += headerSize + size;
     }
+    fatbins.push(entries);
     at += 16 + content.length;
   }
-  if (fatbins === 0) throw new Error(`${name} holds no CUDA machine code`);
-  return cubins;
+  return fatbins;
+}
+
+/** The cubins in a file: the file itself, or those of the fat binaries that it holds. */
+function cubinsOf(file, name) {
+  if (file.length >= 64 && file.u32(0) === elfMagic && file.u16(18) === machineCuda) return [file];
+  const fatbins = fatbinsOf(file, name);
+  if (fatbins.length === 0) throw new Error(`${name} holds no CUDA machine code`);
+  const cubins = fatbins.flat().filter(({ kind }) => kind === 'sm');
+  if (cubins.some(({ isCompressed }) => isCompressed)) {
+    throw new Error(`${name} is compressed: build it with -Xfatbin -compress-mode=none`);
+  }
+  return cubins.map(({ payload }) => payload);
+}
+
+/**
+ * What each of the fat binaries in a file has code for: `sm_80` is machine code, `compute_80` PTX, and
+ * both stand for themselves only if they are not compressed.
+ * @returns {string[][]}
+ */
+export function fatbinTargets(buffer, name = 'the file') {
+  return fatbinsOf(new Bytes(buffer, name), name).map((entries) =>
+    entries.map((e) => `${e.kind}_${e.target}${e.isCompressed ? ', compressed' : ''}`).sort(),
+  );
 }
 
 function sectionsOf(elf) {

@@ -3,11 +3,12 @@
  * checks that the binary runs on older systems than this one. Further arguments go to prebuildify.
  */
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { addonPath, root } from './build-native.mjs';
 import { portabilityProblems } from './check-portability.mjs';
+import { fatbinTargets } from './machine-code.mjs';
 
 const require = createRequire(import.meta.url);
 // One binary for many GPUs: machine code for each generation that there is, PTX for later ones.
@@ -36,7 +37,18 @@ const prebuilt = join(folder, name);
 mkdirSync(dirname(addonPath), { recursive: true });
 copyFileSync(prebuilt, addonPath);
 
-const problems = process.platform === 'linux' ? portabilityProblems(prebuilt) : [];
+/** Fat binaries that lack code for some GPUs; a build without nvcc has none at all. */
+function codeProblems(file) {
+  const architectures = env.ALTIPLANO_CUDA_ARCHITECTURES.split(';');
+  const wanted = ['compute_80', ...architectures.map((one) => `sm_${one}`)].sort().join(' ');
+  return fatbinTargets(readFileSync(file), file)
+    .map((targets) => targets.join(' '))
+    .filter((found) => found !== wanted)
+    .map((found) => `kernels for ${found}, expected ${wanted}`);
+}
+
+const problems =
+  process.platform === 'linux' ? [...portabilityProblems(prebuilt), ...codeProblems(prebuilt)] : [];
 for (const problem of problems) console.error(`${prebuilt}: ${problem}`);
 if (problems.length > 0) process.exit(1);
 console.log(prebuilt);

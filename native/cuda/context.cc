@@ -4,14 +4,18 @@
 
 #include "cuda/devices.h"
 #include "cuda/driver.h"
+#include "util/error.h"
 
 namespace altiplano::cuda {
 
 Context::Context(int ordinal) : device_(device_properties(ordinal)) {
+  if (const std::string& problem = driver_status().problem; !problem.empty()) {
+    throw Error("ALTIPLANO_DEVICE_UNAVAILABLE", describe(device_) + ": " + problem);
+  }
+  const auto about = [&] { return describe(device_); };
   CUdevice device;
-  CUDA_CHECK(cuDeviceGet, &device, ordinal);
-  check(driver().cuDevicePrimaryCtxRetain(&context_, device), "cuDevicePrimaryCtxRetain",
-        [&] { return describe(device_); });
+  check(driver().cuDeviceGet(&device, ordinal), "cuDeviceGet", about);
+  check(driver().cuDevicePrimaryCtxRetain(&context_, device), "cuDevicePrimaryCtxRetain", about);
 }
 
 Context::~Context() { driver().cuDevicePrimaryCtxRelease(device_.ordinal); }
@@ -32,17 +36,26 @@ CurrentContext::CurrentContext(const Context& context) {
         [&] { return describe(context.device()); });
 }
 
-CurrentContext::~CurrentContext() {
+CurrentContext::~CurrentContext() { pop_quietly(); }
+
+bool push_quietly(const Context& context) noexcept {
+  return driver().cuCtxPushCurrent(context.get()) == CUDA_SUCCESS;
+}
+
+void pop_quietly() noexcept {
   CUcontext popped;
   driver().cuCtxPopCurrent(&popped);
 }
 
 Stream::Stream(std::shared_ptr<const Context> context) : context_(std::move(context)) {
   const CurrentContext current(*context_);
-  CUDA_CHECK(cuStreamCreate, &stream_, CU_STREAM_NON_BLOCKING);
+  check(driver().cuStreamCreate(&stream_, CU_STREAM_NON_BLOCKING), "cuStreamCreate",
+        [&] { return describe(context_->device()); });
 }
 
-Stream::~Stream() { driver().cuStreamDestroy(stream_); }
+Stream::~Stream() {
+  with_context(*context_, [&] { driver().cuStreamDestroy(stream_); });
+}
 
 void Stream::synchronize() const {
   check(driver().cuStreamSynchronize(stream_), "cuStreamSynchronize",
@@ -51,10 +64,13 @@ void Stream::synchronize() const {
 
 Event::Event(std::shared_ptr<const Context> context) : context_(std::move(context)) {
   const CurrentContext current(*context_);
-  CUDA_CHECK(cuEventCreate, &event_, CU_EVENT_DISABLE_TIMING);
+  check(driver().cuEventCreate(&event_, CU_EVENT_DISABLE_TIMING), "cuEventCreate",
+        [&] { return describe(context_->device()); });
 }
 
-Event::~Event() { driver().cuEventDestroy(event_); }
+Event::~Event() {
+  with_context(*context_, [&] { driver().cuEventDestroy(event_); });
+}
 
 void Event::record(const Stream& stream) {
   check(driver().cuEventRecord(event_, stream.get()), "cuEventRecord",

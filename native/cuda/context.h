@@ -12,7 +12,7 @@ namespace altiplano::cuda {
 // The primary context of a device, retained while this lives. Everything made in it holds it.
 class Context {
  public:
-  // Throws Error.
+  // Throws Error, also where the driver is there but not to be used.
   explicit Context(int ordinal);
   ~Context();
   Context(const Context&) = delete;
@@ -40,6 +40,18 @@ class CurrentContext {
   CurrentContext(const CurrentContext&) = delete;
   CurrentContext& operator=(const CurrentContext&) = delete;
 };
+
+bool push_quietly(const Context& context) noexcept;
+void pop_quietly() noexcept;
+
+// For destructors, which cannot throw: calls fn() with the context current. After an error of a
+// kernel that may not be possible: the driver then frees everything with the context.
+template <class Fn>
+void with_context(const Context& context, const Fn& fn) noexcept {
+  if (!push_quietly(context)) return;
+  fn();
+  pop_quietly();
+}
 
 // Work in order. It does not wait for the legacy default stream.
 class Stream {

@@ -66,11 +66,29 @@ function(altiplano_cuda_architectures result)
     list(TRANSFORM found REPLACE "\\." "")
     list(REMOVE_DUPLICATES found)
     list(FILTER found EXCLUDE REGEX "^[1-7].$")
+    # Of a GPU that is newer than the compiler the driver compiles the PTX.
+    execute_process(COMMAND ${ALTIPLANO_NVCC} --list-gpu-code OUTPUT_VARIABLE known ERROR_QUIET)
+    foreach(architecture IN LISTS found)
+      if(NOT known MATCHES "sm_${architecture}\n")
+        list(REMOVE_ITEM found ${architecture})
+      endif()
+    endforeach()
   endif()
   if(NOT found)
     set(found 80)
   endif()
   set(${result} ${found} PARENT_SCOPE)
+endfunction()
+
+# What nvcc is called with for such architectures. The PTX stays uncompressed: the simulator of the
+# tests reads it.
+function(altiplano_fatbin_flags result architectures)
+  set(flags -fatbin -std=c++20 -O3 -I${altiplano_cuda_folder}/.. -Xfatbin -compress-mode=none
+    --expt-relaxed-constexpr --allow-unsupported-compiler -gencode arch=compute_80,code=compute_80)
+  foreach(architecture IN LISTS architectures)
+    list(APPEND flags -gencode arch=compute_${architecture},code=sm_${architecture})
+  endforeach()
+  set(${result} ${flags} PARENT_SCOPE)
 endfunction()
 
 # Adds the backend to a library.
@@ -84,12 +102,7 @@ function(altiplano_add_cuda target)
   altiplano_cuda_architectures(architectures)
   message(STATUS "altiplano: CUDA kernels for ${architectures} with ${ALTIPLANO_NVCC}")
 
-  # The PTX stays uncompressed: the simulator of the tests reads it.
-  set(flags -fatbin -std=c++20 -O3 -I${altiplano_cuda_folder}/.. -Xfatbin -compress-mode=none
-    --expt-relaxed-constexpr --allow-unsupported-compiler -gencode arch=compute_80,code=compute_80)
-  foreach(architecture IN LISTS architectures)
-    list(APPEND flags -gencode arch=compute_${architecture},code=sm_${architecture})
-  endforeach()
+  altiplano_fatbin_flags(flags "${architectures}")
 
   file(GLOB kernels CONFIGURE_DEPENDS ${altiplano_cuda_folder}/*.cu)
   file(GLOB headers CONFIGURE_DEPENDS ${altiplano_cuda_folder}/*.cuh)

@@ -213,6 +213,7 @@ class CudaBackend : public Backend {
     if (graph_.tokens > 0) {
       StepGraph& step = graphs_.at(graph_);
       if (const AttentionSplit split = attention_->split_of(tokens_); split != step.split) {
+        step.split = {};  // of none, should not all of it be changed
         Attention::set_split(*step.graph, step.attention, split);
         step.split = split;
       }

@@ -8,20 +8,43 @@
 namespace altiplano::cuda {
 namespace {
 
-int attribute(CUdevice device, CUdevice_attribute which) {
-  int value = 0;
-  CUDA_CHECK(cuDeviceGetAttribute, &value, which, device);
-  return value;
-}
+// Calls of the driver about one device.
+class Asking {
+ public:
+  explicit Asking(int ordinal) : ordinal_(ordinal) {
+    checked(driver().cuDeviceGet(&device_, ordinal), "cuDeviceGet");
+  }
+  int attribute(CUdevice_attribute which) const {
+    int value = 0;
+    checked(driver().cuDeviceGetAttribute(&value, which, device_), "cuDeviceGetAttribute");
+    return value;
+  }
+  std::string name() const {
+    char name[256] = "";
+    checked(driver().cuDeviceGetName(name, static_cast<int>(sizeof(name)), device_),
+            "cuDeviceGetName");
+    return name;
+  }
+  size_t total_bytes() const {
+    size_t bytes = 0;
+    checked(driver().cuDeviceTotalMem(&bytes, device_), "cuDeviceTotalMem");
+    return bytes;
+  }
+
+ private:
+  void checked(CUresult result, const char* call) const {
+    check(result, call, [&] { return "GPU " + std::to_string(ordinal_); });
+  }
+  const int ordinal_;
+  CUdevice device_ = 0;
+};
 
 std::string problem_of(const DeviceProperties& p) {
   if (p.major < kLeastComputeMajor) {
     return "its compute capability is " + std::to_string(p.major) + "." + std::to_string(p.minor) +
            ", and " + std::to_string(kLeastComputeMajor) + ".0 (Ampere) or later is needed";
   }
-  CUdevice device;
-  CUDA_CHECK(cuDeviceGet, &device, p.ordinal);
-  if (attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_MODE) == CU_COMPUTEMODE_PROHIBITED) {
+  if (Asking(p.ordinal).attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_MODE) == CU_COMPUTEMODE_PROHIBITED) {
     return "its compute mode prohibits any use (nvidia-smi -c 0 allows it)";
   }
   return "";
@@ -30,22 +53,19 @@ std::string problem_of(const DeviceProperties& p) {
 }  // namespace
 
 DeviceProperties device_properties(int ordinal) {
-  CUdevice device;
-  CUDA_CHECK(cuDeviceGet, &device, ordinal);
+  const Asking device(ordinal);
   DeviceProperties p;
   p.ordinal = ordinal;
-  char name[256] = "";
-  CUDA_CHECK(cuDeviceGetName, name, static_cast<int>(sizeof(name)), device);
-  p.name = name;
-  CUDA_CHECK(cuDeviceTotalMem, &p.total_bytes, device);
-  p.major = attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
-  p.minor = attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
-  p.multiprocessors = attribute(device, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+  p.name = device.name();
+  p.total_bytes = device.total_bytes();
+  p.major = device.attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
+  p.minor = device.attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+  p.multiprocessors = device.attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
   p.shared_bytes_per_block =
-      attribute(device, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
+      device.attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
   p.shared_bytes_per_multiprocessor =
-      attribute(device, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR);
-  p.l2_bytes = attribute(device, CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE);
+      device.attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR);
+  p.l2_bytes = device.attribute(CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE);
   return p;
 }
 
@@ -61,7 +81,7 @@ Devices find_devices() {
       device.properties.ordinal = ordinal;
       try {
         device.properties = device_properties(ordinal);
-        device.problem = problem_of(device.properties);
+        device.problem = status.problem.empty() ? problem_of(device.properties) : status.problem;
       } catch (const std::exception& e) {
         device.problem = e.what();
       }

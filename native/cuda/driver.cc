@@ -50,16 +50,16 @@ DriverStatus open_driver() {
     status.problem = status.library + " is no CUDA driver: it does not tell its version";
     return status;
   }
-  if (status.version < kLeastDriverVersion) {
+  const bool is_old = status.version < kLeastDriverVersion;
+  if (is_old) {
     status.problem = "the NVIDIA driver is too old: it offers CUDA " +
                      version_text(status.version) + ", and CUDA " +
                      version_text(kLeastDriverVersion) + " (release " + kLeastDriverRelease +
                      " or later) is needed";
-    return status;
   }
   static Driver functions;
   if (const char* missing = find_functions(library, functions)) {
-    status.problem = status.library + " lacks the function " + missing;
+    if (!is_old) status.problem = status.library + " lacks the function " + missing;
     return status;
   }
   const CUresult result = functions.cuInit(0);
@@ -67,6 +67,7 @@ DriverStatus open_driver() {
     status.problem = "the NVIDIA driver finds no GPU";
     return status;
   }
+  if (result != CUDA_SUCCESS && is_old) return status;
   if (result != CUDA_SUCCESS) {
     const char* name = nullptr;
     functions.cuGetErrorName(result, &name);

@@ -68,7 +68,8 @@ struct Driver {
 inline constexpr int kLeastDriverVersion = 13000;
 inline constexpr const char* kLeastDriverRelease = "580";
 
-// The driver, initialised, or why there is none. Found out once for the process.
+// The driver, initialised, or why there is none. Found out once for the process. One that is too
+// old may be there all the same, to ask for its devices' names.
 struct DriverStatus {
   const Driver* driver = nullptr;  // null: see `problem`
   std::string library;             // the name it was opened by; empty if it was not found

@@ -14,18 +14,17 @@ Graph::Graph(const Stream& stream) : stream_(stream) {
 }
 
 Graph::~Graph() {
-  // Destructors cannot throw, and after an error of a kernel every call fails.
-  if (driver().cuCtxPushCurrent(stream_.context()->get()) != CUDA_SUCCESS) return;
-  if (recording_) driver().cuStreamEndCapture(stream_.get(), &graph_);
+  if (recording_) {
+    with_context(*stream_.context(), [&] { driver().cuStreamEndCapture(stream_.get(), &graph_); });
+  }
+  // Graphs belong to no context.
   if (executable_ != nullptr) driver().cuGraphExecDestroy(executable_);
   if (graph_ != nullptr) driver().cuGraphDestroy(graph_);
-  CUcontext popped;
-  driver().cuCtxPopCurrent(&popped);
 }
 
 void Graph::finish() {
-  recording_ = false;
   check_call(driver().cuStreamEndCapture(stream_.get(), &graph_), "cuStreamEndCapture");
+  recording_ = false;  // what failed is tried again by the destructor: the stream must not stay so
   check_call(driver().cuGraphInstantiate(&executable_, graph_, 0), "cuGraphInstantiate");
 }
 

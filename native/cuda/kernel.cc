@@ -54,7 +54,7 @@ void Kernel::allow_shared_bytes(int bytes) const {
                                     bytes),
         "cuFuncSetAttribute", [&] {
           return std::string("kernel ") + name_ + ", " + std::to_string(bytes) +
-                 " bytes of shared memory";
+                 " bytes of shared memory, " + describe(context_->device());
         });
 }
 
@@ -62,10 +62,9 @@ KernelLibrary::KernelLibrary(std::shared_ptr<const Context> context)
     : context_(std::move(context)) {}
 
 KernelLibrary::~KernelLibrary() {
-  if (driver().cuCtxPushCurrent(context_->get()) != CUDA_SUCCESS) return;
-  for (const auto& [source, module] : modules_) driver().cuModuleUnload(module);
-  CUcontext popped;
-  driver().cuCtxPopCurrent(&popped);
+  with_context(*context_, [&] {
+    for (const auto& [source, module] : modules_) driver().cuModuleUnload(module);
+  });
 }
 
 Kernel KernelLibrary::find(const char* source, const char* name) {
@@ -79,8 +78,12 @@ Kernel KernelLibrary::find(const char* source, const char* name) {
   }
   Kernel kernel;
   kernel.name_ = name;
+  kernel.context_ = context_.get();
   check(driver().cuModuleGetFunction(&kernel.function_, found->second, name), "cuModuleGetFunction",
-        [&] { return std::string("kernel ") + name + " of " + source + ".cu"; });
+        [&] {
+          return std::string("kernel ") + name + " of " + source + ".cu, " +
+                 describe(context_->device());
+        });
   return kernel;
 }
 

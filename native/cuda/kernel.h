@@ -43,6 +43,7 @@ class Kernel {
 
   CUfunction function_ = nullptr;
   const char* name_ = "";  // a string literal
+  const Context* context_ = nullptr;
 };
 
 // The kernels of a context. The fat binary of a source file is loaded when the first of its kernels

@@ -8,18 +8,6 @@
 #include "util/error.h"
 
 namespace altiplano::cuda {
-namespace {
-
-// Destructors cannot throw, and after an error of a kernel every call of the context fails: the
-// driver then frees all memory when the process ends.
-void free_quietly(const Context& context, CUresult (*free)(CUdeviceptr), CUdeviceptr pointer) {
-  if (driver().cuCtxPushCurrent(context.get()) != CUDA_SUCCESS) return;
-  free(pointer);
-  CUcontext popped;
-  driver().cuCtxPopCurrent(&popped);
-}
-
-}  // namespace
 
 DeviceMemory::DeviceMemory(std::shared_ptr<const Context> context, size_t bytes,
                            const char* purpose)
@@ -41,7 +29,8 @@ DeviceMemory::DeviceMemory(std::shared_ptr<const Context> context, size_t bytes,
 }
 
 DeviceMemory::~DeviceMemory() {
-  if (pointer_ != 0) free_quietly(*context_, driver().cuMemFree, pointer_);
+  if (pointer_ == 0) return;
+  with_context(*context_, [&] { driver().cuMemFree(pointer_); });
 }
 
 PinnedMemory::PinnedMemory(std::shared_ptr<const Context> context, size_t bytes,
@@ -52,8 +41,9 @@ PinnedMemory::PinnedMemory(std::shared_ptr<const Context> context, size_t bytes,
   void* data = nullptr;
   const CUresult result = driver().cuMemHostAlloc(&data, bytes, CU_MEMHOSTALLOC_PORTABLE);
   if (result == CUDA_ERROR_OUT_OF_MEMORY) {
-    throw Error("ALTIPLANO_OUT_OF_MEMORY", std::string("no pinned memory for ") + purpose +
-                                               ": asked for " + std::to_string(bytes) + " bytes");
+    throw Error("ALTIPLANO_OUT_OF_MEMORY", std::string("no pinned memory for ") + purpose + " of " +
+                                               describe(context_->device()) + ": asked for " +
+                                               std::to_string(bytes) + " bytes");
   }
   check(result, "cuMemHostAlloc",
         [&] { return std::string(purpose) + ", " + describe(context_->device()); });
@@ -62,10 +52,7 @@ PinnedMemory::PinnedMemory(std::shared_ptr<const Context> context, size_t bytes,
 
 PinnedMemory::~PinnedMemory() {
   if (data_ == nullptr) return;
-  if (driver().cuCtxPushCurrent(context_->get()) != CUDA_SUCCESS) return;
-  driver().cuMemFreeHost(data_);
-  CUcontext popped;
-  driver().cuCtxPopCurrent(&popped);
+  with_context(*context_, [&] { driver().cuMemFreeHost(data_); });
 }
 
 void copy_to_device(const Stream& stream, CUdeviceptr to, const void* from, size_t bytes) {

@@ -22,7 +22,7 @@ describeCuda('CUDA kernels', () => {
     const output = await run(program, [], { LD_LIBRARY_PATH: driver });
     expect(output).toContain('simulated');
     expect(output).toContain(' 0 failed');
-  }, 300_000);
+  }, 600_000);
 
   (hasGpu ? test : test.skip)(
     'are right on a GPU',

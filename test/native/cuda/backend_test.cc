@@ -1,49 +1,16 @@
 // The backend as a whole: a small model from a made-up reader, run through the operations of
-// backend.h. Every allocation, every launch and every call of the driver fails once: each failure
-// is an Error with a code, nothing is left behind, and a backend whose step failed for memory goes
-// on.
-#include <dlfcn.h>
-
+// backend.h.
 #include <algorithm>
 #include <memory>
-#include <string>
 
 #include "cuda/cuda_backend.h"
-#include "cuda/driver.h"
 #include "device.h"
-#include "util/error.h"
+#include "tiny_model.h"
 
 namespace altiplano::test {
 namespace {
 
 constexpr int kVocab = 40, kHidden = 24, kIntermediate = 36, kHeadDim = 8;
-
-class NamedMatrix : public MatrixSource {
- public:
-  NamedMatrix(int64_t rows, int64_t cols) : rows_(rows), cols_(cols) {}
-  const char* name() const override { return "made up"; }
-  FileType type() const override { return FileType::kF32; }
-  int64_t rows() const override { return rows_; }
-  int64_t cols() const override { return cols_; }
-  void read(const MatrixSlice&, uint8_t*) const override {}
-
- private:
-  const int64_t rows_, cols_;
-};
-
-// Random weights, the same whenever they are read.
-class MadeUpReader : public RowReader {
- public:
-  void to_float(FileType, const uint8_t*, int64_t, float*) override {}
-  void read(const MatrixPart& part, int64_t row_begin, int64_t rows, const CanonicalArrays& out,
-            LoadMonitor&) override {
-    Random random(static_cast<uint32_t>(row_begin + 100 * part.source->rows()));
-    const Matrix m = random_matrix(part.format, rows, part.source->cols(), random);
-    std::copy(m.values.begin(), m.values.end(), static_cast<uint8_t*>(out.values));
-    std::copy(m.scales.begin(), m.scales.end(), out.scales);
-    std::copy(m.zeros.begin(), m.zeros.end(), out.zeros);
-  }
-};
 
 // One layer, with gate and up in different formats; or all of it multiplied int8 by int8.
 struct Model {
@@ -190,36 +157,6 @@ struct Model {
   }
 };
 
-template <class Function>
-Function* simulator(const char* name) {
-  void* const library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-  return library == nullptr ? nullptr : reinterpret_cast<Function*>(dlsym(library, name));
-}
-
-// What is alive; the test's own device holds some of it.
-struct Live {
-  Live() { simulator<decltype(ptx_simulator_live)>("ptx_simulator_live")(&objects); }
-  bool operator==(const Live& other) const {
-    return objects.allocations == other.objects.allocations &&
-           objects.allocated_bytes == other.objects.allocated_bytes &&
-           objects.streams == other.objects.streams && objects.events == other.objects.events &&
-           objects.modules == other.objects.modules;
-  }
-  ptx_simulator_objects objects;
-};
-
-// The code of the Error that fn() throws, or "".
-template <class Fn>
-std::string code_of(const Fn& fn) {
-  try {
-    fn();
-    return "";
-  } catch (const Error& e) {
-    CHECK(std::string(e.what()).size() > 20, "an error says what failed: %s", e.what());
-    return e.code();
-  }
-}
-
 }  // namespace
 
 void test_backend(CudaDevice& device) {
@@ -290,74 +227,6 @@ void test_backend_rows(CudaDevice& device) {
     // are quantized, but not behind a norm.
     if (int8) CHECK(as_they_lie == of_mixed - 3 + 2, "%zu launches, of int8", as_they_lie);
   }
-}
-
-void test_backend_failures(CudaDevice& device) {
-  if (!device.simulated()) return;  // faults are the simulator's
-  const auto fail_allocation =
-      simulator<decltype(ptx_simulator_fail_allocation)>("ptx_simulator_fail_allocation");
-  const auto fail_call = simulator<decltype(ptx_simulator_fail_call)>("ptx_simulator_fail_call");
-  const auto clear = simulator<decltype(ptx_simulator_clear_faults)>("ptx_simulator_clear_faults");
-  const auto calls = simulator<decltype(ptx_simulator_calls)>("ptx_simulator_calls");
-  const auto allocations =
-      simulator<decltype(ptx_simulator_allocations)>("ptx_simulator_allocations");
-
-  const Live before;
-  clear();
-  std::vector<float> expected;
-  std::vector<std::pair<std::string, uint64_t>> counts;  // of the driver's functions
-  uint64_t allocated;
-  {
-    Model model;
-    expected = model.step();
-    allocated = allocations();
-#define ALTIPLANO_COUNT(name) \
-  if (calls(#name) > 0) counts.push_back({#name, calls(#name)});
-    ALTIPLANO_CUDA_FUNCTIONS(ALTIPLANO_COUNT)
-#undef ALTIPLANO_COUNT
-  }
-  CHECK(Live() == before, "a backend leaves something behind");
-  CHECK(allocated > 20 && counts.size() > 15, "little is counted");
-
-  for (uint64_t n = 1; n <= allocated; ++n) {
-    clear();
-    fail_allocation(n);
-    const std::string code = code_of([] { Model().step(); });
-    CHECK(code == "ALTIPLANO_OUT_OF_MEMORY", "allocation %d: \"%s\"", static_cast<int>(n),
-          code.c_str());
-    CHECK(Live() == before, "allocation %d: something is left", static_cast<int>(n));
-  }
-  for (const auto& [name, count] : counts) {
-    // Of a call that comes often, some.
-    const uint64_t stride = std::max<uint64_t>(1, count / (quick ? 3 : 8));
-    // What fails while something is taken down is told nobody.
-    const bool silent = name.find("Destroy") != std::string::npos ||
-                        name.find("Free") != std::string::npos || name == "cuModuleUnload" ||
-                        name.find("CtxPopCurrent") != std::string::npos ||
-                        name == "cuDevicePrimaryCtxRelease" || name == "cuCtxPushCurrent";
-    if (silent) continue;
-    for (uint64_t n = 1; n <= count; n += stride) {
-      clear();
-      fail_call(name.c_str(), n, CUDA_ERROR_UNKNOWN);
-      const std::string code = code_of([] { Model().step(); });
-      // The last calls belong to the end of the backend, and one of them may be the one that fails.
-      CHECK(code == "ALTIPLANO_CUDA_FAILED" || (code.empty() && n == count), "%s, call %d: \"%s\"",
-            name.c_str(), static_cast<int>(n), code.c_str());
-      CHECK(Live() == before, "%s, call %d: something is left", name.c_str(), static_cast<int>(n));
-    }
-  }
-
-  // A step that fails because a call did leaves the backend as it was.
-  {
-    Model model;
-    for (const char* name : {"cuLaunchKernel", "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync"}) {
-      clear();
-      fail_call(name, 1, CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
-      CHECK(code_of([&] { model.step(); }) == "ALTIPLANO_CUDA_FAILED", "%s", name);
-      CHECK(same_bits(model.step(), expected), "the step after a failed %s", name);
-    }
-  }
-  clear();
 }
 
 }  // namespace altiplano::test

@@ -42,7 +42,7 @@ constexpr Case kCases[] = {
     {"backend: steps of a small model", test_backend},
     {"backend: rows as they lie, and gathered", test_backend_rows},
     {"backend: two steps under way", test_backend_two_steps},
-    {"backend: every failure of the driver", test_backend_failures},
+    {"engine: every failure of the driver", test_failures},
 };
 
 int run(int argc, char** argv) {
@@ -54,6 +54,7 @@ int run(int argc, char** argv) {
       wanted = argv[i];
     }
   }
+  simulate_devices("2");
   CudaDevice device;
   std::printf("%s%s\n", device.context()->device().name.c_str(),
               device.simulated() ? ", simulated" : "");

@@ -1,31 +1,24 @@
 #include "device.h"
 
-#include <dlfcn.h>
-
 #include "cuda/driver.h"
 
 namespace altiplano::test {
-namespace {
 
-// Null if the driver has no such function: it is a real one.
-template <class Function>
-void find(Function& function, const char* name) {
-  void* const library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-  function = library == nullptr ? nullptr : reinterpret_cast<Function>(dlsym(library, name));
+void simulate_devices(const char* count) {
+  const auto set = simulator<decltype(ptx_simulator_set)>("ptx_simulator_set");
+  if (set != nullptr) set("DEVICES", count);
 }
-
-}  // namespace
 
 CudaDevice::CudaDevice()
     : context_(std::make_shared<cuda::Context>(0)),
       current_(*context_),
       stream_(context_),
       kernels_(context_) {
-  find(report_count_, "ptx_simulator_report_count");
-  find(get_report_, "ptx_simulator_get_report");
-  find(finding_, "ptx_simulator_finding");
-  find(clear_reports_, "ptx_simulator_clear_reports");
-  find(set_, "ptx_simulator_set");
+  report_count_ = simulator<decltype(ptx_simulator_report_count)>("ptx_simulator_report_count");
+  get_report_ = simulator<decltype(ptx_simulator_get_report)>("ptx_simulator_get_report");
+  finding_ = simulator<decltype(ptx_simulator_finding)>("ptx_simulator_finding");
+  clear_reports_ = simulator<decltype(ptx_simulator_clear_reports)>("ptx_simulator_clear_reports");
+  set_ = simulator<decltype(ptx_simulator_set)>("ptx_simulator_set");
 }
 
 void CudaDevice::copy_in(const cuda::DeviceMemory& to, const void* from, size_t bytes) const {

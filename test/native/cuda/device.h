@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cuda.h>
+#include <dlfcn.h>
 
 #include <memory>
 #include <vector>
@@ -15,6 +16,16 @@
 #include "driver/simulator.h"  // of test/ptx-simulator
 
 namespace altiplano::test {
+
+// A function of the simulator; null if the driver is a real one.
+template <class Function>
+Function* simulator(const char* name) {
+  void* const library = dlopen("libcuda.so.1", RTLD_NOW);
+  return library == nullptr ? nullptr : reinterpret_cast<Function*>(dlsym(library, name));
+}
+
+// How many devices the simulator has; before the first CudaDevice. Nothing on a GPU.
+void simulate_devices(const char* count);
 
 class CudaDevice {
  public:
@@ -89,6 +100,6 @@ void test_row_results_not_finite(CudaDevice& device);
 void test_backend(CudaDevice& device);
 void test_backend_rows(CudaDevice& device);
 void test_backend_two_steps(CudaDevice& device);
-void test_backend_failures(CudaDevice& device);
+void test_failures(CudaDevice& device);
 
 }  // namespace altiplano::test

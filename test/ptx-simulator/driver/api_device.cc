@@ -51,9 +51,9 @@ CUresult CUDAAPI cuInit(unsigned flags) {
 }
 
 CUresult CUDAAPI cuDriverGetVersion(int* version) {
-  return api(__func__, kNothing, [&](Call&) {
+  return api(__func__, kNothing, [&](Call& call) {
     require(version != nullptr);
-    *version = kDriverVersion;
+    *version = call.state.settings.driver_version;
   });
 }
 
@@ -101,6 +101,9 @@ CUresult CUDAAPI cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, 
     const auto known = device_attribute(attribute, device);
     require(value != nullptr && known.has_value(), "no such attribute");
     *value = *known;
+    const int capability = call.state.settings.capability(device);
+    if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) *value = capability / 10;
+    if (attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR) *value = capability % 10;
   });
 }
 
@@ -108,8 +111,9 @@ CUresult CUDAAPI cuDeviceComputeCapability(int* major, int* minor, CUdevice devi
   return api(__func__, kInit, [&](Call& call) {
     find_device(call.state, device);
     require(major != nullptr && minor != nullptr);
-    *major = kComputeCapability / 10;
-    *minor = kComputeCapability % 10;
+    const int capability = call.state.settings.capability(device);
+    *major = capability / 10;
+    *minor = capability % 10;
   });
 }
 

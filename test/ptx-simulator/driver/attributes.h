@@ -7,7 +7,6 @@
 
 namespace ptx_simulator::driver {
 
-inline constexpr int kDriverVersion = 13000;
 inline constexpr const char* kDeviceName = "NVIDIA A100-SXM4-80GB";
 inline constexpr int kComputeCapability = 80;
 

@@ -199,11 +199,13 @@ CUresult CUDAAPI cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
 }
 
 CUresult CUDAAPI cuStreamEndCapture(CUstream handle, CUgraph* graph) {
-  return api(__func__, kUsable, [&](Call& call) {
+  // A capture ends in a context that has failed, too, without a graph.
+  return api(__func__, kInit | kContext | kHealthyAfter, [&](Call& call) {
     require(graph != nullptr);
     *graph = nullptr;
     auto stream = find_stream(call, handle);
     const auto capture = stream->capture;
+    if (capture != nullptr && call.context->error != CUDA_SUCCESS) capture->is_valid = false;
     require(capture != nullptr, CUDA_ERROR_ILLEGAL_STATE, "the stream is not captured");
     require(capture->origin.lock() == stream, CUDA_ERROR_STREAM_CAPTURE_UNMATCHED,
             "the capture began with another stream");

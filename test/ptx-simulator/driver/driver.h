@@ -55,6 +55,9 @@ struct Driver {
   std::map<uint64_t, Memory> memory;  // by address
   std::vector<std::shared_ptr<Capture>> captures;
 
+  // By its text. Tests load the same modules hundreds of times.
+  std::map<std::string, std::shared_ptr<ParsedPtx>> parsed;
+
   uint64_t next_id = 1;  // of contexts, streams, allocations, captures
   uint64_t launches = 0;
   uint64_t pending = 0;

@@ -96,10 +96,30 @@ PtxText ptx_of(const void* image) {
   }
 }
 
-std::shared_ptr<LoadedModule> load_module(Call& call, const PtxText& source) {
+namespace {
+
+std::shared_ptr<ParsedPtx> parsed_once(Call& call, const std::string& text) {
+  const auto known = call.state.parsed.find(text);
+  if (known != call.state.parsed.end()) return known->second;
   call.lock.unlock();
-  auto ptx = std::make_shared<Module>(parse(source.text));
+  auto parsed = std::make_shared<ParsedPtx>(ParsedPtx{parse(text), {}});
   call.lock.lock();
+  call.state.parsed.emplace(text, parsed);
+  return parsed;
+}
+
+std::shared_ptr<const Program> program_of(const LoadedModule& module, const std::string& name) {
+  if (!module.addresses.empty()) return decode(*module.ptx, name, module.addresses);
+  auto& program = module.parsed->programs[name];
+  if (program == nullptr) program = decode(*module.ptx, name, {});
+  return program;
+}
+
+}  // namespace
+
+std::shared_ptr<LoadedModule> load_module(Call& call, const PtxText& source) {
+  const auto parsed = parsed_once(call, source.text);
+  const std::shared_ptr<const Module> ptx(parsed, &parsed->ptx);
   if (ptx->target > kComputeCapability)
     fail(CUDA_ERROR_NO_BINARY_FOR_GPU,
          "the PTX is for sm_" + std::to_string(ptx->target) + ", the simulated device is sm_80");
@@ -113,7 +133,8 @@ std::shared_ptr<LoadedModule> load_module(Call& call, const PtxText& source) {
   }
   auto module = std::make_shared<LoadedModule>();
   module->context = call.context;
-  module->ptx = std::move(ptx);
+  module->parsed = parsed;
+  module->ptx = ptx;
   module->addresses = variables.take();
   module->registers = source.registers;
   call.state.modules.add(module);
@@ -142,7 +163,7 @@ std::shared_ptr<LoadedFunction> function_named(Call& call,
   auto function = std::make_shared<LoadedFunction>();
   function->module = module;
   function->name = name;
-  function->program = decode(*module->ptx, name, module->addresses);
+  function->program = program_of(*module, name);
   const int* bounds =
       entry->required_threads[0] != 0 ? entry->required_threads : entry->max_threads;
   function->max_threads = kMaxThreadsPerBlock;

@@ -83,10 +83,18 @@ struct LoadedFunction {
   int carveout = -1;
 };
 
+// PTX that was parsed once, and its kernels that were decoded: the same for all modules of that
+// text, if there are no variables whose addresses stand in the programs.
+struct ParsedPtx {
+  Module ptx;
+  std::map<std::string, std::shared_ptr<const Program>> programs;
+};
+
 struct LoadedModule {
   CUmodule handle = nullptr;
   std::shared_ptr<Context> context;
-  std::shared_ptr<const Module> ptx;
+  std::shared_ptr<ParsedPtx> parsed;
+  std::shared_ptr<const Module> ptx;  // of `parsed`
   std::map<std::string, uint64_t> addresses;
   std::map<std::string, int> registers;  // of kernels whose machine code is there
   std::map<std::string, std::shared_ptr<LoadedFunction>> functions;  // those asked for

@@ -1,5 +1,6 @@
 #include "driver/settings.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
@@ -28,8 +29,9 @@ std::optional<uint64_t> bytes(std::string_view text) {
 }
 
 constexpr const char* kNames[] = {
-    "SEED", "THREADS",         "DEVICES", "MEMORY", "DELAY_US",          "FAIL_LAUNCH",
-    "FAIL", "FAIL_ALLOCATION", "REPORT",  "STRICT", "MOST_INSTRUCTIONS", "ARITHMETIC"};
+    "SEED",       "THREADS",         "DEVICES", "MEMORY", "DELAY_US",          "FAIL_LAUNCH",
+    "FAIL",       "FAIL_ALLOCATION", "REPORT",  "STRICT", "MOST_INSTRUCTIONS", "ARITHMETIC",
+    "CAPABILITY", "DRIVER_VERSION"};
 
 }  // namespace
 
@@ -54,6 +56,7 @@ bool Settings::set(std::string_view name, std::string_view value) {
     return true;
   }
   if (name == "FAIL") return set_failing_calls(value);
+  if (name == "CAPABILITY") return set_capabilities(value);
   const auto n = name == "MEMORY" ? bytes(value) : number(value);
   if (!n) return false;
   if (name == "SEED") {
@@ -66,6 +69,8 @@ bool Settings::set(std::string_view name, std::string_view value) {
     devices = static_cast<int>(*n);
   } else if (name == "MEMORY") {
     memory_bytes = *n;
+  } else if (name == "DRIVER_VERSION" && *n <= 1'000'000) {
+    driver_version = static_cast<int>(*n);
   } else if (name == "DELAY_US") {
     delay_us = *n;
   } else if (name == "FAIL_ALLOCATION") {
@@ -96,6 +101,24 @@ bool Settings::set_failing_calls(std::string_view list) {
     fail_call(item.substr(0, first), *n, static_cast<CUresult>(*code));
   }
   return true;
+}
+
+// Numbers, separated by commas.
+bool Settings::set_capabilities(std::string_view list) {
+  std::vector<int> values;
+  for (size_t at = 0; at <= list.size(); ++at) {
+    const std::string_view item = list.substr(at, list.find(',', at) - at);
+    const auto value = number(item);
+    if (!value || *value < 10 || *value > 999) return false;
+    values.push_back(static_cast<int>(*value));
+    at += item.size();
+  }
+  capabilities = std::move(values);
+  return true;
+}
+
+int Settings::capability(int device) const {
+  return capabilities[std::min<size_t>(device, capabilities.size() - 1)];
 }
 
 void Settings::fail_call(std::string_view function, uint64_t n, CUresult code) {

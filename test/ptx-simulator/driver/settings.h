@@ -35,6 +35,8 @@ struct Settings {
   uint64_t arithmetic = 0;
   int devices = 1;
   uint64_t memory_bytes = uint64_t{80} << 30;
+  std::vector<int> capabilities = {80};  // of the devices; the last one of all that follow
+  int driver_version = 13000;
   uint64_t delay_us = 2000;
   uint64_t most_warp_instructions = uint64_t{20} * 1000 * 1000 * 1000;
   std::string report_path;
@@ -46,6 +48,8 @@ struct Settings {
   Settings();  // from the environment
   // By the name without PTX_SIMULATOR_. False for an unknown name or value.
   bool set(std::string_view name, std::string_view value);
+
+  int capability(int device) const;
 
   void fail_call(std::string_view function, uint64_t n, CUresult code);
   // Counts a call; the code it has to return, if it is one to fail.
@@ -60,6 +64,7 @@ struct Settings {
     CUresult code;
   };
   bool set_failing_calls(std::string_view list);
+  bool set_capabilities(std::string_view list);
   std::vector<Fault> faults_;
   std::map<std::string, uint64_t, std::less<>> calls_;
   uint64_t all_calls_ = 0;

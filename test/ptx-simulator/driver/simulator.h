@@ -10,6 +10,9 @@
  *                                     and the order of sums in mma; one GPU, another GPU   (0)
  *   PTX_SIMULATOR_DEVICES=n           devices, 0 to 64                                     (1)
  *   PTX_SIMULATOR_MEMORY=bytes        of each device; suffixes K, M, G                     (80G)
+ *   PTX_SIMULATOR_CAPABILITY=n[,...]  compute capability that each device says it has, the last
+ *                                     for all behind it; kernels run as on 8.0 anyway      (80)
+ *   PTX_SIMULATOR_DRIVER_VERSION=n    what cuDriverGetVersion says                         (13000)
  *   PTX_SIMULATOR_DELAY_US=n          work that nobody waits for yet may start so much
  *                                     later, 0: never                                      (2000)
  *   PTX_SIMULATOR_FAIL_ALLOCATION=n   the n-th allocation from now on is out of memory

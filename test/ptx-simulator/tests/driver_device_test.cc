@@ -54,6 +54,28 @@ void test_devices() {
   EXPECT(CUDA_ERROR_INVALID_DEVICE, cuDeviceGetByPCIBusId(&device, "0000:FF:00.0"));
 }
 
+// What the driver and its devices say of themselves can be set.
+void test_other_machines() {
+  const auto capability = [](CUdevice device) {
+    int major = 0, minor = 0;
+    OK(cuDeviceGetAttribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device));
+    OK(cuDeviceGetAttribute(&minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device));
+    return 10 * major + minor;
+  };
+  CHECK(cuda().ptx_simulator_set("CAPABILITY", "75,120") == 0, "cannot set the capabilities");
+  CHECK(capability(0) == 75 && capability(1) == 120, "%d, %d", capability(0), capability(1));
+  CHECK(cuda().ptx_simulator_set("CAPABILITY", "80") == 0, "cannot set the capabilities");
+  CHECK(capability(0) == 80 && capability(1) == 80, "%d, %d", capability(0), capability(1));
+  for (const char* wrong : {"", "80,", "8.0", "1000"}) {
+    CHECK(cuda().ptx_simulator_set("CAPABILITY", wrong) == -1, "a capability of \"%s\"", wrong);
+  }
+  int version = 0;
+  CHECK(cuda().ptx_simulator_set("DRIVER_VERSION", "12080") == 0, "cannot set the version");
+  OK(cuDriverGetVersion(&version));
+  CHECK(version == 12080, "version %d", version);
+  CHECK(cuda().ptx_simulator_set("DRIVER_VERSION", "13000") == 0, "cannot set the version");
+}
+
 void test_attributes() {
   struct Row {
     CUdevice_attribute attribute;
@@ -225,7 +247,8 @@ void test_limits() {
 
 int main() {
   using namespace driver_test;  // NOLINT
-  return run_all({TEST(test_before_init), TEST(test_devices), TEST(test_attributes),
-                  TEST(test_errors_have_names), TEST(test_functions_by_version),
-                  TEST(test_context_stack), TEST(test_primary_context), TEST(test_limits)});
+  return run_all({TEST(test_before_init), TEST(test_devices), TEST(test_other_machines),
+                  TEST(test_attributes), TEST(test_errors_have_names),
+                  TEST(test_functions_by_version), TEST(test_context_stack),
+                  TEST(test_primary_context), TEST(test_limits)});
 }

@@ -68,7 +68,7 @@ export async function chooseGpu(options: ResolvedLoadOptions): Promise<Gpu | nul
       subject: exact.name,
       expected: `another value with device "${device}"`,
       found: `"${exact.value}"`,
-      hint: 'GPUs multiply in f16',
+      hint: 'GPUs multiply in f16 or bf16',
     });
   }
   const gpus = await findGpus();

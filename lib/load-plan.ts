@@ -7,6 +7,7 @@ import { AltiplanoError, invalidArgument, outOfRange } from './errors.js';
 import { formatBytes } from './format-bytes.js';
 import {
   type Activations,
+  type EngineLayer,
   type EngineSpec,
   type EngineTensor,
   fromNative,
@@ -115,7 +116,7 @@ export function planLoad(
     inverseFrequencies: inverseFrequencies(config),
     interleavedRotary: checkpoint.rotaryLayout === 'interleaved',
     maxPositions: mostContextTokens,
-    kv: options.kv === 'auto' ? automaticKv(tensors.layers[0]!.q, options, place) : options.kv,
+    kv: 'f32',
     activations: 'f32',
     kvPages: 1,
     maxStepTokens: gpu === null ? MAX_STEP_TOKENS.cpu : MAX_STEP_TOKENS.gpu,
@@ -140,6 +141,7 @@ export function planLoad(
   };
 
   spec.activations = activationsFor(spec, options, place);
+  spec.kv = options.kv === 'auto' ? automaticKv(spec) : options.kv;
   const { weightsBytes, kvBytes: pageBytes, workspaceBytes } = estimate(spec);
   const leftBytes = Math.max(0, availableBytes - weightsBytes - workspaceBytes);
   const leftPages = Math.floor(leftBytes / pageBytes);
@@ -185,14 +187,13 @@ export function planLoad(
   };
 }
 
-/** f16 loses less than the rounding of any weights but f32. */
-function automaticKv(
-  source: TensorSource,
-  options: ResolvedLoadOptions,
-  { gpu }: Place,
-): 'f32' | 'f16' {
-  if (gpu !== null) return 'f16';
-  return matrixFormat(source, options, true).type === 'f32' ? 'f32' : 'f16';
+/**
+ * On a GPU the type of activations, which is the one that its fast kernels take. On the CPU f16, which
+ * loses less than the rounding of any weights but f32.
+ */
+function automaticKv({ gpu, activations, tensors }: EngineSpec): 'f32' | 'f16' | 'bf16' {
+  if (gpu !== null) return activations === 'bf16' ? 'bf16' : 'f16';
+  return tensors.layers[0]!.q.format.type === 'f32' ? 'f32' : 'f16';
 }
 
 function activationsFor(
@@ -208,7 +209,11 @@ function activationsFor(
       found: `activations "int8" with weights ${describeFormats(spec)}`,
     });
   }
-  if (gpu !== null) return activations === 'int8' ? 'int8' : 'f16';
+  if (gpu !== null) {
+    if (activations === 'int8') return 'int8';
+    const isBf16 = multipliedTensors(spec).every(({ format }) => format.type === 'bf16');
+    return isBf16 ? 'bf16' : 'f16';
+  }
   return quantized && activations !== 'f32' ? 'int8' : 'f32';
 }
 
@@ -254,16 +259,21 @@ function allTensors({ tensors }: EngineSpec): EngineTensor[] {
   ];
 }
 
-function describeFormats({ tensors, gpu }: EngineSpec): string {
-  const names = tensors.layers.flatMap((layer) =>
-    [layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down].map(({ format }) =>
-      'group' in format
-        ? `${format.type} (group ${format.group})`
-        : gpu === null
-          ? format.type
-          : 'f16',
-    ),
-  );
+function layerMatrices(layer: EngineLayer): EngineTensor[] {
+  return [layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down];
+}
+
+/** The matrices of all multiplications, the output head's (or the tied embedding's) included. */
+function multipliedTensors({ tensors }: EngineSpec): EngineTensor[] {
+  return [...tensors.layers.flatMap(layerMatrices), tensors.head ?? tensors.embedding];
+}
+
+function describeFormats({ tensors, gpu, activations }: EngineSpec): string {
+  const onGpu = activations === 'bf16' ? 'bf16' : 'f16';
+  const names = tensors.layers.flatMap(layerMatrices).map(({ format }) => {
+    if ('group' in format) return `${format.type} (group ${format.group})`;
+    return gpu === null ? format.type : onGpu;
+  });
   return [...new Set(names)].join(', ');
 }
 

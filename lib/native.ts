@@ -10,10 +10,13 @@ import { AltiplanoError, type ErrorCode } from './errors.js';
 export type WeightType = 'f32' | 'f16' | 'bf16' | 'int8' | 'int4';
 
 /** Element types of the KV cache. */
-export type KvType = 'f32' | 'f16' | 'int8';
+export type KvType = 'f32' | 'f16' | 'bf16' | 'int8';
 
-/** What activations are rounded to before they are multiplied; f32 on the CPU alone, f16 on GPUs. */
-export type Activations = 'f32' | 'f16' | 'int8';
+/**
+ * What activations are rounded to before they are multiplied; f32 on the CPU alone, f16 and bf16 on
+ * GPUs alone, where bf16 is for models whose matrices are all bf16.
+ */
+export type Activations = 'f32' | 'f16' | 'bf16' | 'int8';
 
 /** A weight format; int8 and int4 share one scale, and maybe a zero point, among `group` columns. */
 export type WeightFormat =
@@ -259,7 +262,7 @@ export interface NativeKernels {
     scale: number,
     /** Token t sees keys 0 .. firstPosition + t; null: all keys. */
     firstPosition: number | null,
-    /** How keys and values are kept: 0 f32, 1 f16, 2 int8. */
+    /** How keys and values are kept: 0 f32, 1 f16, 2 int8, 3 bf16. */
     kv: number,
     out: Float32Array,
   ): void;

@@ -165,7 +165,7 @@ export const loadSchemas = {
   ),
   zeroPoints: trueOrFalse,
   activations: oneOf('auto', 'int8', 'f32'),
-  kv: oneOf('auto', 'f32', 'f16', 'int8'),
+  kv: oneOf('auto', 'f32', 'f16', 'bf16', 'int8'),
   contextTokens: integerBetween(1, MOST_TOKENS),
   kvCacheTokens: integerBetween(1, MOST_TOKENS),
   threads: integerBetween(1, 1024),

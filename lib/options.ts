@@ -122,7 +122,8 @@ export interface LoadOptions {
   /**
    * How weights are kept in memory. Default `auto`: as the file has them, without loss; but Q6_K
    * becomes int8 (with {@link activations} `f32` it becomes f32, which is exact and takes five times
-   * the file's bytes). On a GPU all float weights are multiplied as f16, and `f32` is not available.
+   * the file's bytes). On a GPU float weights are multiplied as f16, or as bf16 where all matrices
+   * are bf16, and `f32` is not available.
    */
   weights?: 'auto' | WeightType;
   /** Weights that share a scale: 32, 64 or 128, for `int8` and `int4` only. Default 32. */
@@ -132,13 +133,15 @@ export interface LoadOptions {
   /**
    * What activations are rounded to before they are multiplied with int8 and int4 weights: `int8`,
    * with a scale for every 32 of a token, which is several times faster; or `f32`, exact. Default
-   * `auto`: `int8`. With other weights activations are always f32. On a GPU `auto` is f16 with all
-   * weights, `int8` is for int8 weights, and `f32` is not available.
+   * `auto`: `int8`. With other weights activations are always f32. On a GPU `auto` is bf16 if all
+   * matrices are bf16, else f16; `int8` is for int8 weights, and `f32` is not available.
    */
   activations?: 'auto' | 'int8' | 'f32';
   /**
-   * How keys and values are kept. `int8` takes half the memory of `f16`, with a small loss. Default
-   * `auto`: `f16`, and `f32` for f32 weights.
+   * How keys and values are kept. `int8` takes half the memory of `f16`, with a small loss; `bf16`
+   * has the range of f32 and fewer digits. Default `auto`: `f16`, and `f32` for f32 weights; on a
+   * GPU the type of activations, `f16` or `bf16`. For other types a GPU has a
+   * simple and slow attention only.
    */
   kv?: 'auto' | KvType;
   /**

@@ -125,6 +125,8 @@ struct StepLimits {
   int64_t most_cols = 0;  // of a matrix
   // Whether int8 and int4 matrices are multiplied with activations rounded to int8, or with f32.
   bool int8_activations = false;
+  // Of devices that multiply in 16 bits. bf16 is for models whose matrices are all kept in it.
+  ActivationType activations = ActivationType::kF16;
 };
 
 // The batch of a step; see StepPlan in lib/native.ts. Checked by llama/step.cc.

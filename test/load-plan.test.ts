@@ -66,6 +66,7 @@ describe('the default context', () => {
 
   test.each([
     ['f16', TOKEN_BYTES / 2],
+    ['bf16', TOKEN_BYTES / 2],
     // A code for each number, and two f32 scales for each head.
     ['int8', TOKEN_BYTES / 4 + 2 * 4 * TINY.layers * TINY.kvHeads],
   ] as const)('counts the bytes of keys and values in %s', (kv, tokenBytes) => {

@@ -66,6 +66,7 @@ export function addMemoryOptions(command: Command): Command {
         'auto',
         'f32',
         'f16',
+        'bf16',
         'int8',
       ]),
     )

@@ -17,7 +17,7 @@ import {
 import { run } from './run.js';
 
 /** In the order of native/util/kv_type.h. */
-const KV_TYPES = ['f32', 'f16', 'int8'] as const satisfies KvType[];
+const KV_TYPES = ['f32', 'f16', 'int8', 'bf16'] as const satisfies KvType[];
 
 export interface AttentionOptions {
   heads: number;

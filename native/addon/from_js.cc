@@ -111,8 +111,8 @@ int64_t integer_from_js(const Napi::Value& value, const char* what, int64_t low,
 }
 
 ModelSpec model_spec_from_js(const Napi::Value& value) {
-  static constexpr const char* kKvNames[] = {"f32", "f16", "int8"};
-  static constexpr const char* kActivationNames[] = {"f32", "f16", "int8"};
+  static constexpr const char* kKvNames[] = {"f32", "f16", "int8", "bf16"};
+  static constexpr const char* kActivationNames[] = {"f32", "f16", "int8", "bf16"};
   const Napi::Object o = object(value, "spec");
   ModelSpec spec;
   Config& c = spec.config;
@@ -133,7 +133,10 @@ ModelSpec model_spec_from_js(const Napi::Value& value) {
   c.kv_pages = integer(o, "kvPages", 0, kMaxInt);
   c.threads = small("threads");
   c.gpu = o.Get("gpu").IsNull() ? -1 : static_cast<int>(integer(o, "gpu", 0, 1023));
-  c.int8_activations = one_of<int>(string(o, "activations"), "activations", kActivationNames) == 2;
+  const std::string activations =
+      kActivationNames[one_of<int>(string(o, "activations"), "activations", kActivationNames)];
+  c.int8_activations = activations == "int8";
+  c.activations = activations == "bf16" ? ActivationType::kBF16 : ActivationType::kF16;
 
   const Napi::Object tensors = object(o.Get("tensors"), "tensors");
   spec.embedding = tensor(tensors, "embedding");

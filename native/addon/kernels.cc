@@ -279,7 +279,7 @@ void attention(const cpu::Kernels& k, const Arguments& a) {
   }
 
   cpu::AttendArgs args;
-  args.type = static_cast<KvType>(integer_from_js(a.value(10), "kv", 0, 2));
+  args.type = static_cast<KvType>(integer_from_js(a.value(10), "kv", 0, kKvTypes - 1));
   args.head_dim = head_dim;
   args.scale = a.number(8, "scale");
   args.page_stride = k.kv_page_bytes(args.type, head_dim);

@@ -18,13 +18,15 @@ inline constexpr bool kIsBf16 = std::is_same_v<Element, __nv_bfloat16>;
 __device__ inline float to_float(__half x) { return __half2float(x); }
 __device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
 
-// To the nearest, ties to even.
+// To the nearest, ties to even. Element may be float, too.
 template <class Element>
 __device__ inline Element from_float(float x) {
   if constexpr (kIsBf16<Element>) {
     return __float2bfloat16_rn(x);
-  } else {
+  } else if constexpr (std::is_same_v<Element, __half>) {
     return __float2half_rn(x);
+  } else {
+    return x;
   }
 }
 

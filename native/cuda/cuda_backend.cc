@@ -8,8 +8,8 @@
 // differs between steps lies in the inputs on the device, but for the split of attention, which is
 // changed in the graph. A step with prompts is launched kernel by kernel: its kernels are long.
 //
-// The residual stream is f32; what a matmul reads or writes otherwise is f16. Rows begin at
-// multiples of 8 numbers.
+// The residual stream is f32; what a matmul reads or writes otherwise is f16, or bf16 throughout.
+// Rows begin at multiples of 8 numbers.
 #include "cuda/cuda_backend.h"
 
 #include <algorithm>
@@ -126,8 +126,7 @@ class CudaBackend : public Backend {
                                   LoadMonitor& monitor) override {
     context_->make_current();
     if (!loader_) {
-      loader_ =
-          std::make_unique<LinearLoader>(stream_, *matmul_, *reader_, limits_.int8_activations);
+      loader_ = std::make_unique<LinearLoader>(stream_, *matmul_, *reader_, limits_);
     }
     std::unique_ptr<CudaLinear> result = loader_->load(parts, use, monitor);
     if (use == LinearUse::kGateUp && result->parts.size() > 1 && gate_up_.bytes() == 0) {
@@ -349,7 +348,7 @@ class CudaBackend : public Backend {
   DeviceMemory kv_;
   KvCache cache_;
   DeviceMemory rotations_;  // [max positions][d / 2] (cos, sin)
-  DeviceMemory gate_up_;    // [T][2F] f16, for gate and up in different formats; else none
+  DeviceMemory gate_up_;    // [T][2F], for gate and up in different formats; else none
 
   std::unique_ptr<StepInputs> inputs_;
   std::unique_ptr<RowOutputs> outputs_;

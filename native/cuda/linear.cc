@@ -38,21 +38,23 @@ bool is_embedding(LinearUse use) {
   return use == LinearUse::kEmbedding || use == LinearUse::kEmbeddingAndHead;
 }
 
-// What matrices are multiplied as: f16 is the type of activations, so all float types become f16. A
-// weight that is too large for it is an error that names its row.
-WeightFormat multiplied_format(WeightFormat format) {
-  return format.quantized() ? format : WeightFormat{WeightType::kF16, 0, false};
+// What matrices are multiplied as: all float types become the type of activations. A weight that is
+// too large for it is an error that names its row.
+WeightFormat multiplied_format(WeightFormat format, ActivationType activations) {
+  if (format.quantized()) return format;
+  return {activations == ActivationType::kBF16 ? WeightType::kBF16 : WeightType::kF16, 0, false};
 }
 
 // The matrices that become of a stack: neighbours of one format are one.
 // fn(first part, parts, shape)
 template <class Fn>
 void each_matrix(std::span<const PartShape> parts, LinearUse use, bool int8_activations,
-                 const Fn& fn) {
+                 ActivationType activations, const Fn& fn) {
   for (size_t first = 0, last; first < parts.size(); first = last) {
-    const WeightFormat format = multiplied_format(parts[first].format);
+    const WeightFormat format = multiplied_format(parts[first].format, activations);
     int64_t rows = 0;
-    for (last = first; last < parts.size() && multiplied_format(parts[last].format) == format;
+    for (last = first;
+         last < parts.size() && multiplied_format(parts[last].format, activations) == format;
          ++last) {
       rows += parts[last].rows;
     }
@@ -62,6 +64,7 @@ void each_matrix(std::span<const PartShape> parts, LinearUse use, bool int8_acti
     shape.cols = parts[0].cols;
     if (use == LinearUse::kGateUp && last - first == 2) shape.order = RowOrder::kGateUp;
     shape.int8_activations = int8_activations && format.type == WeightType::kInt8;
+    shape.activations = activations;
     fn(first, last - first, shape);
   }
 }
@@ -80,12 +83,12 @@ size_t CudaLinear::bytes() const {
 }
 
 LinearLoader::LinearLoader(const Stream& stream, Matmul& matmul, RowReader& reader,
-                           bool int8_activations)
+                           const StepLimits& limits)
     : stream_(stream),
       context_(stream.context()),
       matmul_(matmul),
       reader_(reader),
-      int8_activations_(int8_activations),
+      limits_(limits),
       stages_{Stage(context_), Stage(context_)} {}
 
 uint64_t LinearLoader::device_bytes(std::span<const PartShape> parts, LinearUse use,
@@ -95,7 +98,8 @@ uint64_t LinearLoader::device_bytes(std::span<const PartShape> parts, LinearUse 
     sum += CanonicalLayout(parts[0].format, parts[0].rows, parts[0].cols).bytes;
   }
   if (use != LinearUse::kEmbedding) {
-    each_matrix(parts, use, int8_activations,
+    // f16 and bf16 take the same.
+    each_matrix(parts, use, int8_activations, ActivationType::kF16,
                 [&](size_t, size_t, const MatrixShape& shape) { sum += packed_bytes(shape); });
   }
   return sum;
@@ -113,7 +117,7 @@ std::unique_ptr<CudaLinear> LinearLoader::load(std::span<const MatrixPart> parts
       }
       int64_t first_row = 0;
       each_matrix(
-          shapes, use, int8_activations_,
+          shapes, use, limits_.int8_activations, limits_.activations,
           [&](size_t first, size_t count, const MatrixShape& shape) {
             result->parts.push_back({matmul_.allocate(shape), first_row});
             int64_t row = 0;

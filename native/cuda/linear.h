@@ -32,7 +32,8 @@ struct CudaLinear : Linear {
 // and converted.
 class LinearLoader {
  public:
-  LinearLoader(const Stream& stream, Matmul& matmul, RowReader& reader, bool int8_activations);
+  // `limits` say what activations are.
+  LinearLoader(const Stream& stream, Matmul& matmul, RowReader& reader, const StepLimits& limits);
 
   std::unique_ptr<CudaLinear> load(std::span<const MatrixPart> parts, LinearUse use,
                                    LoadMonitor& monitor);
@@ -55,7 +56,7 @@ class LinearLoader {
   std::shared_ptr<const Context> context_;
   Matmul& matmul_;
   RowReader& reader_;
-  const bool int8_activations_;
+  const StepLimits limits_;
   Stage stages_[2];
   int next_ = 0;
 };

@@ -1,5 +1,6 @@
 #include "cuda/operations.h"
 
+#include "cuda/rope_parameters.h"
 #include "cuda/row_results.h"
 
 namespace altiplano::cuda {
@@ -9,13 +10,23 @@ constexpr uint32_t kRowThreads = 256;     // for a row of activations; rmsnorm.c
 constexpr uint32_t kLogitThreads = 1024;  // for a row of logits; candidates.cu has the same
 constexpr uint32_t kRopeWarps = 4;
 
+template <class T>
+T* pointer(CUdeviceptr address) {
+  return reinterpret_cast<T*>(address);
+}
+
 uint32_t blocks(int64_t threads, uint32_t of_block) {
   return static_cast<uint32_t>((threads + of_block - 1) / of_block);
 }
 
-template <size_t N>
-const char* name_for(KvType type, const char* const (&names)[N]) {
-  return names[static_cast<size_t>(type)];
+bool is_bf16(const AttentionShape& shape) { return shape.activations == ActivationType::kBF16; }
+
+const char* rope_kernel(const AttentionShape& shape) {
+  // In the order of KvType.
+  static constexpr const char* kNames[2][kKvTypes] = {
+      {"rope_f16_kv_f32", "rope_f16_kv_f16", "rope_f16_kv_int8", "rope_f16_kv_bf16"},
+      {"rope_bf16_kv_f32", "rope_bf16_kv_f16", "rope_bf16_kv_int8", "rope_bf16_kv_bf16"}};
+  return kNames[is_bf16(shape)][static_cast<size_t>(shape.kv_type)];
 }
 
 }  // namespace
@@ -25,9 +36,9 @@ Operations::Operations(KernelLibrary& kernels, const AttentionShape& shape)
       embed_{kernels.find("embed", "embed_f32"), kernels.find("embed", "embed_f16"),
              kernels.find("embed", "embed_bf16"), kernels.find("embed", "embed_int8"),
              kernels.find("embed", "embed_int4")},
-      rmsnorm_(kernels.find("rmsnorm", "rmsnorm")),
+      rmsnorm_(kernels.find("rmsnorm", is_bf16(shape) ? "rmsnorm_bf16" : "rmsnorm_f16")),
       rmsnorm_int8_(kernels.find("rmsnorm", "rmsnorm_int8")),
-      rope_(kernels.find("rope", name_for(shape.kv_type, {"rope_f32", "rope_f16", "rope_int8"}))),
+      rope_(kernels.find("rope", rope_kernel(shape))),
       silu_mul_(kernels.find("silu_mul", "silu_mul")),
       copy_pages_(kernels.find("copy_pages", "copy_pages")),
       gather_rows_(kernels.find("gather_rows", "gather_rows")),
@@ -59,9 +70,17 @@ void Operations::rope_and_store(const Stream& stream, const StepTokens& tokens, 
                                 int64_t stride, CUdeviceptr rotations, const KvCache& cache,
                                 int layer) const {
   const uint32_t heads = blocks(shape_.heads + shape_.kv_heads, kRopeWarps);
-  rope_.launch(stream, {tokens.count, heads}, {32, kRopeWarps}, 0, qkv,
-               static_cast<int32_t>(stride), shape_.heads, shape_.kv_heads, shape_.head_dim,
-               tokens.positions, tokens.slots, rotations, cache.layer(layer), cache.head_bytes);
+  const RopeParameters p{.qkv = pointer<void>(qkv),
+                         .positions = pointer<const int32_t>(tokens.positions),
+                         .slots = pointer<const int32_t>(tokens.slots),
+                         .rotations = pointer<const float>(rotations),
+                         .pages = pointer<uint8_t>(cache.layer(layer)),
+                         .head_bytes = cache.head_bytes,
+                         .stride = static_cast<int32_t>(stride),
+                         .heads = shape_.heads,
+                         .kv_heads = shape_.kv_heads,
+                         .head_dim = shape_.head_dim};
+  rope_.launch(stream, {tokens.count, heads}, {32, kRopeWarps}, 0, p);
 }
 
 void Operations::silu_mul(const Stream& stream, uint32_t count, CUdeviceptr gate_up, int64_t cols,

@@ -1,5 +1,6 @@
 // The kernels beside matmul, with their grids: one function for each operation, asynchronous on a
-// stream. Pointers are device memory; strides count elements.
+// stream. Pointers are device memory; strides count elements. Activations of 16 bits are f16 or
+// bf16, as the shape says.
 #pragma once
 
 #include <cuda.h>
@@ -23,10 +24,11 @@ class Operations {
   void embed(const Stream& stream, WeightFormat format, const CanonicalView& embedding,
              uint32_t count, CUdeviceptr tokens, CUdeviceptr chosen, CUdeviceptr x,
              int64_t x_stride) const;
-  // out [T] = rmsnorm(x) * weight, as f16 or int8; x [T][x_stride] f32, x_stride a multiple of 4
+  // out [T] = rmsnorm(x) * weight, of 16 bits or int8; x [T][x_stride] f32, x_stride a multiple of
+  // 4
   void rmsnorm(const Stream& stream, uint32_t count, CUdeviceptr x, int64_t x_stride,
                CUdeviceptr weight, float eps, int64_t cols, const Activations& out) const;
-  // qkv [T][stride] f16; rotations [positions][head_dim / 2] (cos, sin)
+  // qkv [T][stride]; rotations [positions][head_dim / 2] (cos, sin)
   void rope_and_store(const Stream& stream, const StepTokens& tokens, CUdeviceptr qkv,
                       int64_t stride, CUdeviceptr rotations, const KvCache& cache, int layer) const;
   // out [T][out_stride] = silu(gate) * up of gate_up [T][2 cols], all f16
@@ -35,7 +37,7 @@ class Operations {
   // pairs [count][source, destination]
   void copy_pages(const Stream& stream, const KvCache& cache, CUdeviceptr pairs,
                   int64_t count) const;
-  // out [rows] = rows of h [T], both as f16 or both as int8, with one stride
+  // out [rows] = rows of h [T], both of 16 bits or both as int8, with one stride
   void gather_rows(const Stream& stream, const Activations& h, CUdeviceptr rows, uint32_t count,
                    const Activations& out) const;
   // logits [rows][vocab] f32 to what `requests` ask for; `chosen` [rows] gets the best ids

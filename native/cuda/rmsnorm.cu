@@ -1,5 +1,5 @@
 // out = x / sqrt(mean(x^2) + eps) * weight. The residual stream x is f32. The result goes into a
-// matmul, which takes f16, or int8 with a scale per token.
+// matmul, which takes f16, bf16, or int8 with a scale per token.
 //
 // One block per token. A row of up to kHeldCols numbers (70B has 8,192) is read once, four numbers
 // at a time, and stays in registers: all of a thread's loads are under way together, where a loop
@@ -8,8 +8,7 @@
 // int8: the root divides a whole row, so that codes come from x * weight alone, and it is a factor
 // of the scale: squares and largest magnitude are reduced together. Beside rounding the result to
 // f16 first this saves a rounding, and numbers that f16 has not.
-#include <cuda_fp16.h>
-
+#include "cuda/activation_element.cuh"
 #include "cuda/int8_codes.cuh"
 #include "cuda/reduce.cuh"
 
@@ -40,9 +39,9 @@ __device__ inline void load_row(const float* row, int32_t cols, float4 (&v)[kQua
 __device__ inline bool is_held(int32_t cols) { return cols % 4 == 0 && cols <= kHeldCols; }
 
 // x [T][x_stride], weight [cols], out [T][out_stride]; rows begin at multiples of 16 bytes.
-extern "C" __global__ void __launch_bounds__(kThreads)
-    rmsnorm(const float* x, int64_t x_stride, const float* weight, float eps, int32_t cols,
-            __half* out, int64_t out_stride) {
+template <class Activation>
+__device__ void normalize_row(const float* x, int64_t x_stride, const float* weight, float eps,
+                              int32_t cols, Activation* out, int64_t out_stride) {
   __shared__ float parts[kWarps];
   const int64_t t = blockIdx.x;
   x += t * x_stride;
@@ -59,18 +58,28 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     for (int i = 0; i < kQuads; ++i) {
       const int col = column(i);
       if (col >= cols) break;
-      const __half2 low = __floats2half2_rn(v[i].x * inverse * w[i].x, v[i].y * inverse * w[i].y);
-      const __half2 high = __floats2half2_rn(v[i].z * inverse * w[i].z, v[i].w * inverse * w[i].w);
-      *reinterpret_cast<uint2*>(out + col) = {reinterpret_cast<const uint32_t&>(low),
-                                              reinterpret_cast<const uint32_t&>(high)};
+      *reinterpret_cast<uint2*>(out + col) = {
+          pack_pair<Activation>(v[i].x * inverse * w[i].x, v[i].y * inverse * w[i].y),
+          pack_pair<Activation>(v[i].z * inverse * w[i].z, v[i].w * inverse * w[i].w)};
     }
   } else {
     for (int col = threadIdx.x; col < cols; col += kThreads) squares += x[col] * x[col];
     const float inverse = inverse_root(reduce_block(squares, parts, sum), cols, eps);
     for (int col = threadIdx.x; col < cols; col += kThreads) {
-      out[col] = __float2half_rn(x[col] * inverse * weight[col]);
+      out[col] = from_float<Activation>(x[col] * inverse * weight[col]);
     }
   }
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads)
+    rmsnorm_f16(const float* x, int64_t x_stride, const float* weight, float eps, int32_t cols,
+                __half* out, int64_t out_stride) {
+  normalize_row(x, x_stride, weight, eps, cols, out, out_stride);
+}
+extern "C" __global__ void __launch_bounds__(kThreads)
+    rmsnorm_bf16(const float* x, int64_t x_stride, const float* weight, float eps, int32_t cols,
+                 __nv_bfloat16* out, int64_t out_stride) {
+  normalize_row(x, x_stride, weight, eps, cols, out, out_stride);
 }
 
 // Bits that order the magnitudes of f32: NaN is larger than infinity, infinity than numbers.

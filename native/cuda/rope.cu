@@ -5,6 +5,7 @@
 // numbers is not finite, and the codes round(x / scale), ties to even: docs/weight-formats.md.
 #include "cuda/kv_element.cuh"
 #include "cuda/reduce.cuh"
+#include "cuda/rope_parameters.h"
 
 namespace altiplano::cuda {
 
@@ -23,14 +24,9 @@ __device__ inline int8_t kv_code(float x, float scale) {
 }
 
 // Stores value(i), i < head_dim, as a key or value; one warp. `scale` is where its scale goes.
-template <class Value>
-__device__ void store(float* to, float*, int head_dim, const Value& value) {
-  for (int i = threadIdx.x; i < head_dim; i += 32) to[i] = value(i);
-}
-
-template <class Value>
-__device__ void store(__half* to, float*, int head_dim, const Value& value) {
-  for (int i = threadIdx.x; i < head_dim; i += 32) to[i] = __float2half_rn(value(i));
+template <class Element, class Value>
+__device__ void store(Element* to, float*, int head_dim, const Value& value) {
+  for (int i = threadIdx.x; i < head_dim; i += 32) to[i] = from_float<Element>(value(i));
 }
 
 template <class Value>
@@ -47,66 +43,66 @@ __device__ void store(int8_t* to, float* scale, int head_dim, const Value& value
 
 // One warp per token (blockIdx.x) and head (blockIdx.y * blockDim.y + threadIdx.y): query heads
 // first, which are rotated in place, then KV heads, whose key and value are stored.
-// qkv [T][stride], positions, slots [T], rotations [max positions][head_dim / 2] as (cos, sin),
-// layer_pages [pages][kv_heads][kv_head_bytes]
-template <class Element>
-__device__ void rope_and_store(__half* qkv, int32_t stride, int32_t heads, int32_t kv_heads,
-                               int32_t head_dim, const int32_t* positions, const int32_t* slots,
-                               const float2* rotations, uint8_t* layer_pages, int64_t head_bytes) {
+template <class Activation, class Element>
+__device__ void rope_and_store(const RopeParameters& p) {
   const int64_t t = blockIdx.x;
   const int head = blockIdx.y * blockDim.y + threadIdx.y;
-  if (head >= heads + kv_heads) return;
-  const int half = head_dim / 2;
-  const float2* rotation = rotations + static_cast<int64_t>(positions[t]) * half;
-  __half* row = qkv + t * stride + static_cast<int64_t>(head) * head_dim;  // q, or k behind it
-  if (head < heads) {
+  if (head >= p.heads + p.kv_heads) return;
+  const int head_dim = p.head_dim, half = head_dim / 2;
+  const float2* rotation =
+      reinterpret_cast<const float2*>(p.rotations) + static_cast<int64_t>(p.positions[t]) * half;
+  // q, or k behind it
+  auto* row =
+      static_cast<Activation*>(p.qkv) + t * p.stride + static_cast<int64_t>(head) * head_dim;
+  if (head < p.heads) {
     for (int i = threadIdx.x; i < half; i += 32) {
-      const float a = __half2float(row[i]), b = __half2float(row[i + half]);
+      const float a = to_float(row[i]), b = to_float(row[i + half]);
       const float2 r = rotation[i];
-      row[i] = __float2half_rn(a * r.x - b * r.y);
-      row[i + half] = __float2half_rn(b * r.x + a * r.y);
+      row[i] = from_float<Activation>(a * r.x - b * r.y);
+      row[i + half] = from_float<Activation>(b * r.x + a * r.y);
     }
     return;
   }
-  if (slots[t] < 0) return;  // a token that only pads the step
-  const int kv_head = head - heads;
-  const int32_t page = slots[t] / kKvPageTokens, offset = slots[t] % kKvPageTokens;
+  if (p.slots[t] < 0) return;  // a token that only pads the step
+  const int kv_head = head - p.heads;
+  const int32_t page = p.slots[t] / kKvPageTokens, offset = p.slots[t] % kKvPageTokens;
   const KvHead<Element> cache(
-      layer_pages + (static_cast<int64_t>(page) * kv_heads + kv_head) * head_bytes, head_dim);
+      p.pages + (static_cast<int64_t>(page) * p.kv_heads + kv_head) * p.head_bytes, head_dim);
   store(cache.k + offset * head_dim, cache.k_scales + offset, head_dim, [&](int i) {
     const bool low = i < half;
     const float2 r = rotation[low ? i : i - half];
-    const float self = __half2float(row[i]);
-    const float other = __half2float(row[low ? i + half : i - half]);
+    const float self = to_float(row[i]);
+    const float other = to_float(row[low ? i + half : i - half]);
     return low ? self * r.x - other * r.y : self * r.x + other * r.y;
   });
-  const __half* value = row + static_cast<int64_t>(kv_heads) * head_dim;
+  const Activation* value = row + static_cast<int64_t>(p.kv_heads) * head_dim;
   store(cache.v + offset * head_dim, cache.v_scales + offset, head_dim,
-        [&](int i) { return __half2float(value[i]); });
+        [&](int i) { return to_float(value[i]); });
 }
 
-extern "C" __global__ void rope_f32(__half* qkv, int32_t stride, int32_t heads, int32_t kv_heads,
-                                    int32_t head_dim, const int32_t* positions,
-                                    const int32_t* slots, const float2* rotations,
-                                    uint8_t* layer_pages, int64_t head_bytes) {
-  rope_and_store<float>(qkv, stride, heads, kv_heads, head_dim, positions, slots, rotations,
-                        layer_pages, head_bytes);
+extern "C" __global__ void rope_f16_kv_f32(const __grid_constant__ RopeParameters p) {
+  rope_and_store<__half, float>(p);
 }
-
-extern "C" __global__ void rope_f16(__half* qkv, int32_t stride, int32_t heads, int32_t kv_heads,
-                                    int32_t head_dim, const int32_t* positions,
-                                    const int32_t* slots, const float2* rotations,
-                                    uint8_t* layer_pages, int64_t head_bytes) {
-  rope_and_store<__half>(qkv, stride, heads, kv_heads, head_dim, positions, slots, rotations,
-                         layer_pages, head_bytes);
+extern "C" __global__ void rope_f16_kv_f16(const __grid_constant__ RopeParameters p) {
+  rope_and_store<__half, __half>(p);
 }
-
-extern "C" __global__ void rope_int8(__half* qkv, int32_t stride, int32_t heads, int32_t kv_heads,
-                                     int32_t head_dim, const int32_t* positions,
-                                     const int32_t* slots, const float2* rotations,
-                                     uint8_t* layer_pages, int64_t head_bytes) {
-  rope_and_store<int8_t>(qkv, stride, heads, kv_heads, head_dim, positions, slots, rotations,
-                         layer_pages, head_bytes);
+extern "C" __global__ void rope_f16_kv_int8(const __grid_constant__ RopeParameters p) {
+  rope_and_store<__half, int8_t>(p);
+}
+extern "C" __global__ void rope_f16_kv_bf16(const __grid_constant__ RopeParameters p) {
+  rope_and_store<__half, __nv_bfloat16>(p);
+}
+extern "C" __global__ void rope_bf16_kv_f32(const __grid_constant__ RopeParameters p) {
+  rope_and_store<__nv_bfloat16, float>(p);
+}
+extern "C" __global__ void rope_bf16_kv_f16(const __grid_constant__ RopeParameters p) {
+  rope_and_store<__nv_bfloat16, __half>(p);
+}
+extern "C" __global__ void rope_bf16_kv_int8(const __grid_constant__ RopeParameters p) {
+  rope_and_store<__nv_bfloat16, int8_t>(p);
+}
+extern "C" __global__ void rope_bf16_kv_bf16(const __grid_constant__ RopeParameters p) {
+  rope_and_store<__nv_bfloat16, __nv_bfloat16>(p);
 }
 
 }  // namespace altiplano::cuda

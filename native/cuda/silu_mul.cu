@@ -1,5 +1,5 @@
 // out = silu(gate) * up, with silu(g) = g / (1 + exp(-g)): the middle of the feed-forward block,
-// where matmul does not do it (gate and up in different formats).
+// where matmul does not do it (gate and up in different formats, so activations are f16).
 #include <cuda_fp16.h>
 
 #include <cstdint>

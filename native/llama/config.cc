@@ -107,7 +107,8 @@ StepLimits step_limits(const Config& c) {
           .intermediate_size = c.intermediate_size,
           .vocab_size = c.vocab_size,
           .most_cols = most_cols,
-          .int8_activations = c.int8_activations};
+          .int8_activations = c.int8_activations,
+          .activations = c.activations};
 }
 
 }  // namespace altiplano

@@ -28,6 +28,7 @@ struct Config {
   int threads = 1;
   int gpu = -1;                   // ordinal; below zero: the CPU
   bool int8_activations = false;  // see StepLimits
+  ActivationType activations = ActivationType::kF16;
 };
 
 // A tensor on disk and the format it is kept in. Vectors have one row.

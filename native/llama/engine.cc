@@ -18,6 +18,7 @@ AttentionShape attention_shape(const Config& c) {
   shape.layers = c.layers;
   shape.max_positions = c.max_positions;
   shape.kv_type = c.kv_type;
+  shape.activations = c.activations;
   shape.kv_pages = c.kv_pages;
   shape.inverse_frequencies = c.inverse_frequencies;
   return shape;

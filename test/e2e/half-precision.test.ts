@@ -75,6 +75,7 @@ const combinations: { weights: Format; kv: KvType }[] = [
   { weights: 'f32', kv: 'f16' },
   { weights: 'f16', kv: 'f16' },
   { weights: 'bf16', kv: 'f16' },
+  { weights: 'bf16', kv: 'bf16' },
   { weights: 'f32', kv: 'int8' },
   { weights: 'bf16', kv: 'int8' },
 ];

@@ -1,5 +1,12 @@
 import { expect, test } from '@jest/globals';
-import { type AttentionOptions, attention, fromFloat16, toFloat16 } from '../../lib/kernels.js';
+import {
+  type AttentionOptions,
+  attention,
+  fromBfloat16,
+  fromFloat16,
+  toBfloat16,
+  toFloat16,
+} from '../../lib/kernels.js';
 import {
   at,
   bytes,
@@ -118,13 +125,13 @@ describeTables('attention', (use) => {
     );
   });
 
-  test('f16 keys and values are those rounded to f16', () => {
+  test.each([
+    ['f16', (x: Float32Array) => fromFloat16(toFloat16(x))],
+    ['bf16', (x: Float32Array) => fromBfloat16(toBfloat16(x))],
+  ] as const)('%s keys and values are those rounded to it', (kv, rounded) => {
     for (const c of CASES.slice(1, 7)) {
       const [q, k, v] = inputs(c, 11);
-      const y = use(() =>
-        unchanged([q, k, v], () => attention(q, k, v, { ...optionsOf(c), kv: 'f16' })),
-      );
-      const rounded = (x: Float32Array) => fromFloat16(toFloat16(x));
+      const y = use(() => unchanged([q, k, v], () => attention(q, k, v, { ...optionsOf(c), kv })));
       const { values, bounds } = reference(q, rounded(k), rounded(v), c);
       expectWithin(
         y,

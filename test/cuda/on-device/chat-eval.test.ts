@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
-import { Llama } from '../../../lib/index.js';
+import { Llama, type LoadOptions } from '../../../lib/index.js';
 import { demoFolder } from '../../e2e/support.js';
 
 interface ChatCase {
@@ -18,10 +18,15 @@ const sample = cases.filter((_, i) => i % 12 === 0);
 
 const OPTIONS = { temperature: 0, maxTokens: 100 };
 
-test.each(['f16', 'int8'] as const)(
-  'KV cache in %s',
-  async (kv) => {
-    const llama = await Llama.load(demoFolder, { device: 'cuda', kv, kvCacheTokens: 8192 });
+/** The model's own type, bf16, with either cache; and f16. */
+test.each<LoadOptions>([{}, { kv: 'int8' }, { weights: 'f16' }])(
+  '%j',
+  async (options) => {
+    const llama = await Llama.load(demoFolder, {
+      device: 'cuda',
+      kvCacheTokens: 8192,
+      ...options,
+    });
     const answers = await Promise.all(
       sample.map(({ messages }) => llama.chat(messages, OPTIONS).result),
     );

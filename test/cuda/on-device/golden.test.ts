@@ -1,10 +1,11 @@
 /**
  * The engine on a CUDA device against golden outputs in float64, and against the CPU's engine with the
- * same weights: every model, both element types of the KV cache, alone, in batches and in chunks.
+ * same weights: every model in f16 and in bf16, with a KV cache of that type and of int8, alone, in
+ * batches and in chunks.
  */
 import { afterAll, describe, expect, test } from '@jest/globals';
 import { Llama } from '../../../lib/index.js';
-import type { KvType } from '../../../lib/native.js';
+import type { EngineSpec } from '../../../lib/native.js';
 import type { LoadOptions } from '../../../lib/options.js';
 import {
   Driver,
@@ -18,27 +19,30 @@ import {
   rms,
 } from '../../e2e/support.js';
 
-/** Unit roundoff of f16. */
-const F16 = 2 ** -11;
+/** Significant bits of the types of activations, and of the weights of files. */
+const BITS: Readonly<Record<string, number>> = { f16: 11, bf16: 8, F16: 11, BF16: 8, F32: 24 };
 /** How far sums in f32 move a logit; see test/e2e/golden.test.ts. */
 const F32_BOUND = 1e-3;
 
 /**
  * The root mean square of the logits' error, as a share of their own: each rounded tensor between
- * token and logit adds an independent error of at most u (f16: 2^-11) times its size, and they add up
- * as squares; test/e2e/half-precision.test.ts derives it. On a device that multiplies in f16 these are,
- * in each layer
+ * token and logit adds an independent error of at most u (f16: 2^-11, bf16: 2^-8) times its size, and
+ * they add up as squares; test/e2e/half-precision.test.ts derives it. On a device that multiplies in 16
+ * bits these are, in each layer
  * - seven activations: the two normalised inputs of matmuls, q with k and v as they come out of theirs,
  *   q rotated, k and v in the cache (int8: sqrt(headDim / 12) / 127 instead, twice), what attention
  *   gives, and silu(gate) * up;
- * - seven matrices, which are rounded to f16 where the file has more bits, and dequantized to f16
- *   where they are int8 or int4;
+ * - seven matrices, which are rounded where the file has more bits, and dequantized to f16 where they
+ *   are int8 or int4;
  * and the last normalised row with the output head.
  */
-function relativeError(layers: number, headDim: number, kv: KvType, roundsWeights: boolean) {
+function relativeError({ layers, headDim, kv, activations, tensors }: EngineSpec) {
+  const u = 2 ** -BITS[activations]!;
   const int8 = Math.sqrt(headDim / 12) / 127;
-  const activations = (7 * layers + 1) * F16 ** 2 + (kv === 'int8' ? 2 * layers * int8 ** 2 : 0);
-  return Math.sqrt(activations + (roundsWeights ? (7 * layers + 1) * F16 ** 2 : 0));
+  const { type, format } = tensors.layers[0]!.q;
+  const isRounded = 'group' in format || BITS[type]! > BITS[activations]!;
+  const rounded = (7 * layers + 1) * (isRounded ? 2 : 1);
+  return Math.sqrt(rounded * u ** 2 + (kv === 'int8' ? 2 * layers * int8 ** 2 : 0));
 }
 
 /** The largest of `count` normally distributed numbers, in standard deviations. */
@@ -54,13 +58,8 @@ describeModels('on a CUDA device', ({ name, folder, golden }) => {
   const sequences = golden.cases.map(({ ids, greedy }) => [...ids, ...greedy]);
 
   /** Bounds of the error of logits like `rows`. */
-  function boundsFor(
-    spec: { layers: number; headDim: number; kv: KvType },
-    rows: readonly ArrayLike<number>[],
-    roundsWeights: boolean,
-  ) {
-    const share = relativeError(spec.layers, spec.headDim, spec.kv, roundsWeights);
-    const rmsBound = share * rms(rows) + F32_BOUND;
+  function boundsFor(spec: EngineSpec, rows: readonly ArrayLike<number>[]) {
+    const rmsBound = relativeError(spec) * rms(rows) + F32_BOUND;
     return { rmsBound, maxBound: rmsBound * largestOf(rows.length * rows[0]!.length) };
   }
 
@@ -84,22 +83,31 @@ describeModels('on a CUDA device', ({ name, folder, golden }) => {
     expect(error).toBeLessThanOrEqual(maxBound);
   }
 
-  describe.each<KvType>(['f16', 'int8'])('KV cache in %s', (kv) => {
+  describe.each([
+    { weights: 'f16', kv: 'f16' },
+    { weights: 'f16', kv: 'int8' },
+    { weights: 'bf16', kv: 'bf16' },
+    { weights: 'bf16', kv: 'int8' },
+  ] as const)('%j', (types) => {
     let maxBound: number;
 
     test('all logits after the prompts', async () => {
-      const driver = await Driver.load(folder, { ...ON_DEVICE, kv });
+      const driver = await Driver.load(folder, { ...ON_DEVICE, ...types });
       const found: Float32Array[] = [];
       for (const { ids } of golden.cases) found.push((await driver.logitsOf(ids)).at(-1)!);
-      const bounds = boundsFor(driver.spec, expected, true);
+      const bounds = boundsFor(driver.spec, expected);
       maxBound = bounds.maxBound;
       await driver.dispose();
-      expectNear({ what: 'golden logits', kv }, found, expected, bounds);
+      expectNear({ what: 'golden logits', ...types }, found, expected, bounds);
     });
 
     test('greedy tokens, of all prompts at once and of one alone', async () => {
-      const llama = await Llama.load(folder, { ...ON_DEVICE, kv });
-      expect(llama.info).toMatchObject({ device: 'cuda:0', kv, activations: 'f16' });
+      const llama = await Llama.load(folder, { ...ON_DEVICE, ...types });
+      expect(llama.info).toMatchObject({
+        device: 'cuda:0',
+        activations: types.weights,
+        ...types,
+      });
       const margin = 2 * maxBound;
       const answers = await Promise.all(
         golden.cases.map((each) => greedyTokens(llama, each, margin)),
@@ -113,7 +121,7 @@ describeModels('on a CUDA device', ({ name, folder, golden }) => {
       measured.push({
         model: name,
         what: 'greedy tokens',
-        kv,
+        ...types,
         flips: answers.flatMap(({ flips }) => flips).length,
       });
       expect(llama.stats.mostSequencesInStep).toBe(golden.cases.length);
@@ -147,7 +155,7 @@ describeModels('on a CUDA device', ({ name, folder, golden }) => {
     expect(driver.mostSequencesInStep).toBeGreaterThan(1);
     const alone: Float32Array[] = [];
     for (const tokens of sequences) alone.push(...(await driver.logitsOf(tokens)));
-    const bounds = boundsFor(driver.spec, alone, false);
+    const bounds = boundsFor(driver.spec, alone);
     await driver.dispose();
     // Each is off by the bound.
     const twice = { rmsBound: 2 * bounds.rmsBound, maxBound: 2 * bounds.maxBound };
@@ -169,13 +177,13 @@ describeModels('on a CUDA device', ({ name, folder, golden }) => {
     const logits = async (more: LoadOptions) => {
       const driver = await Driver.load(folder, { ...options, ...more });
       const found = await driver.logitsOf(ids);
-      const { layers, headDim, kv } = driver.spec;
+      const { spec } = driver;
       await driver.dispose();
-      return { found, spec: { layers, headDim, kv } };
+      return { found, spec };
     };
     const exact = await logits({ device: 'cpu', activations: 'f32', kv: 'f32', threads: 1 });
     const onDevice = await logits(ON_DEVICE);
-    const bounds = boundsFor(onDevice.spec, exact.found, true);
+    const bounds = boundsFor(onDevice.spec, exact.found);
     expectNear({ what: JSON.stringify(options) }, onDevice.found, exact.found, bounds);
   });
 });

@@ -12,13 +12,17 @@ namespace {
 
 constexpr int kVocab = 40, kHidden = 24, kIntermediate = 36, kHeadDim = 8;
 
-// One layer, with gate and up in different formats; or all of it multiplied int8 by int8.
+// What matrices are kept in: several formats, gate and up in different ones; all in int8,
+// multiplied int8 by int8; or all in bf16, with a cache of that.
+enum class Formats : uint8_t { kMixed, kInt8, kBF16 };
+
+// One layer.
 struct Model {
   std::unique_ptr<Backend> backend;  // destroyed last
   std::unique_ptr<Linear> embedding, qkv, o, gate_up, down;
   std::unique_ptr<altiplano::Buffer> norm, x, h, qkv_out, heads, f;
 
-  explicit Model(bool int8 = false)
+  explicit Model(Formats formats = Formats::kMixed)
       : backend(cuda::make_backend(0, std::make_unique<MadeUpReader>())) {
     AttentionShape shape;
     shape.heads = 3;
@@ -26,7 +30,9 @@ struct Model {
     shape.head_dim = kHeadDim;
     shape.layers = 1;
     shape.max_positions = 64;
-    shape.kv_type = KvType::kInt8;
+    const bool bf16 = formats == Formats::kBF16;
+    shape.kv_type = bf16 ? KvType::kBF16 : KvType::kInt8;
+    shape.activations = bf16 ? ActivationType::kBF16 : ActivationType::kF16;
     shape.kv_pages = 4;
     shape.inverse_frequencies = {1, 0.1, 0.01, 0.001};
     backend->prepare_attention(shape);
@@ -36,25 +42,28 @@ struct Model {
     limits.intermediate_size = kIntermediate;
     limits.vocab_size = kVocab;
     limits.most_cols = kIntermediate;
-    limits.int8_activations = int8;
+    limits.int8_activations = formats == Formats::kInt8;
+    limits.activations = shape.activations;
     backend->prepare_steps(limits);
     x = backend->allocate(8, kHidden, BufferKind::kResidual);
     h = backend->allocate(8, kHidden, BufferKind::kMatmulInput);
     qkv_out = backend->allocate(8, 5 * kHeadDim, BufferKind::kMatmulOutput);
     heads = backend->allocate(8, 3 * kHeadDim, BufferKind::kMatmulInput);
     f = backend->allocate(8, kIntermediate, BufferKind::kMatmulInput);
-    const WeightFormat eights = {WeightType::kInt8, 32, true};
-    const auto format = [&](WeightType type) {
-      if (int8) return eights;
-      return WeightFormat{type, type == WeightType::kInt4 ? 32 : 0, false};
+    const auto format = [&](WeightType type) -> WeightFormat {
+      if (bf16) type = WeightType::kBF16;
+      if (formats == Formats::kInt8 || type == WeightType::kInt8) {
+        return {WeightType::kInt8, 32, true};
+      }
+      return {type, type == WeightType::kInt4 ? 32 : 0, false};
     };
-    const WeightFormat f16 = format(WeightType::kF16), int4 = format(WeightType::kInt4),
-                       bf16 = format(WeightType::kBF16);
-    embedding = load({{kVocab, bf16}}, kHidden, LinearUse::kEmbeddingAndHead);
-    qkv = load({{3 * kHeadDim, eights}, {kHeadDim, eights}, {kHeadDim, f16}}, kHidden);
+    const WeightFormat floats = format(WeightType::kF16), int8 = format(WeightType::kInt8),
+                       int4 = format(WeightType::kInt4);
+    embedding = load({{kVocab, format(WeightType::kBF16)}}, kHidden, LinearUse::kEmbeddingAndHead);
+    qkv = load({{3 * kHeadDim, int8}, {kHeadDim, int8}, {kHeadDim, floats}}, kHidden);
     o = load({{kHidden, int4}}, 3 * kHeadDim);
-    gate_up = load({{kIntermediate, eights}, {kIntermediate, int4}}, kHidden, LinearUse::kGateUp);
-    down = load({{kHidden, f16}}, kIntermediate);
+    gate_up = load({{kIntermediate, int8}, {kIntermediate, int4}}, kHidden, LinearUse::kGateUp);
+    down = load({{kHidden, floats}}, kIntermediate);
     norm = backend->upload(std::vector<float>(kHidden, 0.5f).data(), kHidden);
   }
 
@@ -160,14 +169,16 @@ struct Model {
 }  // namespace
 
 void test_backend(CudaDevice& device) {
-  std::vector<float> first;
-  for (int seed = 1; seed <= 3; ++seed) {
-    device.set_seed(seed);
-    Model model;
-    const std::vector<float> logits = model.step();
-    if (first.empty()) first = logits;
-    CHECK(same_bits(logits, first), "the same step has other logits");
-    CHECK(same_bits(model.step(), first), "a second step has other logits");
+  for (const Formats formats : {Formats::kMixed, Formats::kBF16}) {
+    std::vector<float> first;
+    for (int seed = 1; seed <= 3; ++seed) {
+      device.set_seed(seed);
+      Model model(formats);
+      const std::vector<float> logits = model.step();
+      if (first.empty()) first = logits;
+      CHECK(same_bits(logits, first), "the same step has other logits");
+      CHECK(same_bits(model.step(), first), "a second step has other logits");
+    }
   }
 }
 
@@ -210,7 +221,7 @@ void test_backend_two_steps(CudaDevice& device) {
 void test_backend_rows(CudaDevice& device) {
   size_t of_mixed = 0;
   for (const bool int8 : {false, true}) {
-    Model model(int8);
+    Model model(int8 ? Formats::kInt8 : Formats::kMixed);
     device.launches();
     const std::vector<float> both = model.step({0, 1});
     const size_t as_they_lie = device.launches().size();

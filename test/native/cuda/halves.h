@@ -39,25 +39,27 @@ inline const char* describe(KvType type) {
   return kNames[static_cast<size_t>(type)];
 }
 
-// Rounded to f16: the values as the device holds them.
-inline std::vector<uint16_t> to_halves(const std::vector<float>& values) {
+// Rounded: the values as the device holds them.
+inline std::vector<uint16_t> to_halves(const std::vector<float>& values,
+                                       ActivationType type = ActivationType::kF16) {
   std::vector<uint16_t> halves(values.size());
-  for (size_t i = 0; i < values.size(); ++i) halves[i] = cpu::f32_to_f16_one(values[i]);
+  for (size_t i = 0; i < values.size(); ++i) halves[i] = to_bits(type, values[i]);
   return halves;
 }
 
-inline std::vector<double> from_halves(const std::vector<uint16_t>& halves) {
+inline std::vector<double> from_halves(const std::vector<uint16_t>& halves,
+                                       ActivationType type = ActivationType::kF16) {
   std::vector<double> values(halves.size());
-  for (size_t i = 0; i < halves.size(); ++i) {
-    values[i] = cpu::f16_to_f32_one(halves[i]);
-  }
+  for (size_t i = 0; i < halves.size(); ++i) values[i] = from_bits(type, halves[i]);
   return values;
 }
 
-// Whether `found`, an f16 number, is `exact` but for its rounding and an error of at most `bound`.
-// Numbers below f16's normal ones are rounded to multiples of 2^-24.
-inline bool is_near(double found, double exact, double bound) {
-  return std::abs(found - exact) <= bound + kHalfEps * (std::abs(exact) + bound) + 0x1p-25;
+// Whether `found`, of 16 bits, is `exact` but for its rounding and an error of at most `bound`.
+// Numbers below the normal ones are rounded to multiples of the smallest.
+inline bool is_near(double found, double exact, double bound,
+                    ActivationType type = ActivationType::kF16) {
+  return std::abs(found - exact) <=
+         bound + half_eps(type) * (std::abs(exact) + bound) + half_least(type);
 }
 
 }  // namespace altiplano::test

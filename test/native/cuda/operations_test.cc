@@ -10,11 +10,12 @@
 namespace altiplano::test {
 namespace {
 
-AttentionShape plain_shape() {
+AttentionShape plain_shape(ActivationType activations = ActivationType::kF16) {
   AttentionShape shape;
   shape.heads = shape.kv_heads = shape.layers = 1;
   shape.head_dim = 8;
   shape.kv_type = KvType::kF16;
+  shape.activations = activations;
   return shape;
 }
 
@@ -73,32 +74,37 @@ void test_embed(CudaDevice& device) {
 }
 
 // x is f32, the sum of n squares has a relative error of at most (n / threads + threads / 32 + 5)
-// f32 roundings; root, quotient and products add 4. The result is rounded to f16.
+// f32 roundings; root, quotient and products add 4. The result is rounded to 16 bits: in bf16
+// whatever its size.
 void test_rmsnorm(CudaDevice& device) {
-  const cuda::Operations operations(device.kernels(), plain_shape());
   Random random(2);
-  // Rows that registers hold, short and as long as can be, and such as they do not.
-  for (const int64_t cols : {1, 7, 33, 256, 1000, 1001, 4096, 5120, 8192, 8196}) {
-    const int64_t tokens = random.integer(1, 5), stride = stride_of(cols);
-    const std::vector<float> x = random.normals(tokens * cols, 3), weight = random.normals(cols);
-    constexpr float kNormEps = 1e-5f;
-    const cuda::DeviceMemory w = device.upload(weight), in = device.upload(padded(x, cols));
-    const cuda::DeviceMemory out(device.context(), tokens * stride * 2, "out");
-    operations.rmsnorm(device.stream(), static_cast<uint32_t>(tokens), in.get(), stride, w.get(),
-                       kNormEps, cols, {out.get(), stride});
-    const auto found = from_halves(device.download<uint16_t>(out, tokens * stride));
-    for (int64_t t = 0; t < tokens; ++t) {
-      double squares = 0;
-      for (int64_t c = 0; c < cols; ++c) {
-        squares += std::pow(static_cast<double>(x[t * cols + c]), 2);
-      }
-      const double inverse = 1 / std::sqrt(squares / static_cast<double>(cols) + kNormEps);
-      const double share = (static_cast<double>(cols) / 256 + 8 + 5 + 4) * kEps;
-      for (int64_t c = 0; c < cols; ++c) {
-        const double exact = x[t * cols + c] * inverse * weight[c];
-        CHECK(is_near(found[t * stride + c], exact, share * std::abs(exact)),
-              "%lld columns: %g, expected %g", static_cast<long long>(cols), found[t * stride + c],
-              exact);
+  for (const ActivationType type : {ActivationType::kF16, ActivationType::kBF16}) {
+    const cuda::Operations operations(device.kernels(), plain_shape(type));
+    // Rows that registers hold, short and as long as can be, and such as they do not.
+    for (const int64_t cols : {1, 7, 33, 256, 1000, 1001, 4096, 5120, 8192, 8196}) {
+      const int64_t tokens = random.integer(1, 5), stride = stride_of(cols);
+      const std::vector<float> x = random.normals(tokens * cols, 3),
+                               weight = random.normals(cols,
+                                                       type == ActivationType::kBF16 ? 1e20f : 1.f);
+      constexpr float kNormEps = 1e-5f;
+      const cuda::DeviceMemory w = device.upload(weight), in = device.upload(padded(x, cols));
+      const cuda::DeviceMemory out(device.context(), tokens * stride * 2, "out");
+      operations.rmsnorm(device.stream(), static_cast<uint32_t>(tokens), in.get(), stride, w.get(),
+                         kNormEps, cols, {out.get(), stride});
+      const auto found = from_halves(device.download<uint16_t>(out, tokens * stride), type);
+      for (int64_t t = 0; t < tokens; ++t) {
+        double squares = 0;
+        for (int64_t c = 0; c < cols; ++c) {
+          squares += std::pow(static_cast<double>(x[t * cols + c]), 2);
+        }
+        const double inverse = 1 / std::sqrt(squares / static_cast<double>(cols) + kNormEps);
+        const double share = (static_cast<double>(cols) / 256 + 8 + 5 + 4) * kEps;
+        for (int64_t c = 0; c < cols; ++c) {
+          const double exact = x[t * cols + c] * inverse * weight[c];
+          CHECK(is_near(found[t * stride + c], exact, share * std::abs(exact), type),
+                "%s, %lld columns: %g, expected %g", describe(type), static_cast<long long>(cols),
+                found[t * stride + c], exact);
+        }
       }
     }
   }

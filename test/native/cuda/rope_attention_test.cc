@@ -13,14 +13,30 @@
 namespace altiplano::test {
 namespace {
 
+// Every type of cache beside every type of activations.
+std::vector<std::pair<ActivationType, KvType>> all_types() {
+  std::vector<std::pair<ActivationType, KvType>> all;
+  for (const ActivationType activations : {ActivationType::kF16, ActivationType::kBF16}) {
+    for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kInt8, KvType::kBF16}) {
+      all.push_back({activations, kv});
+    }
+  }
+  return all;
+}
+
+// The type of 16 bits that a cache is kept in.
+ActivationType half_type(KvType type) {
+  return type == KvType::kBF16 ? ActivationType::kBF16 : ActivationType::kF16;
+}
+
 // Sequences that grow step by step; what a step computes is checked against all of their tokens.
 class AttentionProblem {
  public:
-  AttentionProblem(CudaDevice& device, KvType type, int heads, int kv_heads, int head_dim,
-                   uint32_t seed)
+  AttentionProblem(CudaDevice& device, ActivationType activations, KvType type, int heads,
+                   int kv_heads, int head_dim, uint32_t seed)
       : device_(device),
         random_(seed),
-        shape_(make_shape(type, heads, kv_heads, head_dim)),
+        shape_(make_shape(activations, type, heads, kv_heads, head_dim)),
         operations_(device.kernels(), shape_),
         attention_(device.stream(), device.kernels(), shape_),
         inputs_(device.context(), 64, 16,
@@ -77,7 +93,8 @@ class AttentionProblem {
     const size_t tokens = of_token.size();
     const int64_t d = shape_.head_dim, q_cols = shape_.heads * d, kv_cols = shape_.kv_heads * d;
     const int64_t stride = (q_cols + 2 * kv_cols + 7) / 8 * 8, out_stride = (q_cols + 7) / 8 * 8;
-    const std::vector<uint16_t> halves = to_halves(random_.normals(tokens * stride, 1.5f));
+    const ActivationType type = shape_.activations;
+    const std::vector<uint16_t> halves = to_halves(random_.normals(tokens * stride, 1.5f), type);
     const cuda::DeviceMemory qkv = device_.upload(halves);
     const cuda::DeviceMemory out(device_.context(), tokens * out_stride * 2, "out");
     const cuda::StepTokens& step = inputs_.step_tokens();
@@ -86,11 +103,11 @@ class AttentionProblem {
                                cache_, kLayer);
     attention_.launch(device_.stream(), step, qkv.get(), stride, cache_, kLayer, out.get(),
                       out_stride);
-    const auto rotated = from_halves(device_.download<uint16_t>(qkv, tokens * stride));
-    const auto found = from_halves(device_.download<uint16_t>(out, tokens * out_stride));
+    const auto rotated = from_halves(device_.download<uint16_t>(qkv, tokens * stride), type);
+    const auto found = from_halves(device_.download<uint16_t>(out, tokens * out_stride), type);
     const auto pages = device_.download<uint8_t>(memory_, memory_.bytes());
 
-    const std::vector<double> given = from_halves(halves);
+    const std::vector<double> given = from_halves(halves, type);
     for (size_t t = 0; t < tokens; ++t) {
       const double* row = &given[t * stride];
       check_query(row, &rotated[t * stride], of_token[t].second);
@@ -112,7 +129,8 @@ class AttentionProblem {
         values;  // [position][kv heads * d] as the cache has them
   };
 
-  static AttentionShape make_shape(KvType type, int heads, int kv_heads, int head_dim) {
+  static AttentionShape make_shape(ActivationType activations, KvType type, int heads, int kv_heads,
+                                   int head_dim) {
     AttentionShape shape;
     shape.heads = heads;
     shape.kv_heads = kv_heads;
@@ -120,6 +138,7 @@ class AttentionProblem {
     shape.layers = 2;
     shape.max_positions = 200;
     shape.kv_type = type;
+    shape.activations = activations;
     shape.kv_pages = 16;
     return shape;
   }
@@ -133,14 +152,15 @@ class AttentionProblem {
     return i < half ? a * cosine - b * sine : b * cosine + a * sine;
   }
 
-  // Two products and a sum in f32 (3 roundings of at most |a| + |b|), then f16.
+  // Two products and a sum in f32 (3 roundings of at most |a| + |b|), then 16 bits.
   void check_query(const double* given, const double* found, int position) const {
     for (int64_t h = 0; h < shape_.heads; ++h) {
       for (int64_t i = 0; i < shape_.head_dim; ++i) {
         const double* head = given + h * shape_.head_dim;
         const double exact = rotated_element(head, position, i);
         const double at = found[h * shape_.head_dim + i];
-        CHECK(is_near(at, exact, 3 * kEps * 20), "q rotated: %g, expected %g", at, exact);
+        CHECK(is_near(at, exact, 3 * kEps * 20, shape_.activations), "q rotated: %g, expected %g",
+              at, exact);
       }
     }
   }
@@ -163,10 +183,10 @@ class AttentionProblem {
           float value;
           std::memcpy(&value, head + (first + i) * 4, 4);
           result.push_back(value);
-        } else if (shape_.kv_type == KvType::kF16) {
+        } else if (shape_.kv_type != KvType::kInt8) {
           uint16_t half;
           std::memcpy(&half, head + (first + i) * 2, 2);
-          result.push_back(from_halves({half})[0]);
+          result.push_back(from_bits(half_type(shape_.kv_type), half));
         } else {
           result.push_back(static_cast<double>(static_cast<int8_t>(head[first + i])) * scale);
         }
@@ -175,7 +195,8 @@ class AttentionProblem {
     return result;
   }
 
-  // f32: as check_query. f16: rounded. int8: off by half a scale, largest / 254, and a rounding.
+  // f32: as check_query. f16, bf16: rounded. int8: off by half a scale, largest / 254, and a
+  // rounding.
   void check_stored(const double* given, int position, const std::vector<double>& keys,
                     const std::vector<double>& values) const {
     const int64_t d = shape_.head_dim;
@@ -194,10 +215,11 @@ class AttentionProblem {
     for (const double x : exact) largest = std::max(largest, std::abs(x));
     for (size_t i = 0; i < exact.size(); ++i) {
       const double arithmetic = 3 * kEps * 20;
-      const double bound = shape_.kv_type == KvType::kInt8 ? largest / 254 * (1 + 1e-5) + arithmetic
-                           : shape_.kv_type == KvType::kF16
-                               ? kHalfEps * std::abs(exact[i]) + arithmetic
-                               : arithmetic;
+      const double bound =
+          shape_.kv_type == KvType::kInt8 ? largest / 254 * (1 + 1e-5) + arithmetic
+          : shape_.kv_type == KvType::kF32
+              ? arithmetic
+              : half_eps(half_type(shape_.kv_type)) * std::abs(exact[i]) + arithmetic;
       CHECK(std::abs(found[i] - exact[i]) <= bound, "stored %s: %g, expected %g", what, found[i],
             exact[i]);
     }
@@ -206,7 +228,7 @@ class AttentionProblem {
   // From the q, k and v that the device has. A score of d products is off by (d + 2) f32 roundings
   // of the sum of their sizes; weights by twice that, relative, and by expf and the sums: at most
   // (keys + 40) roundings; the weighted sum by the same. On tensor cores weights are rounded to
-  // f16. f16 at the end.
+  // 16 bits, and so is the end.
   void check_attention(const double* q, int position, const Sequence& s,
                        const double* found) const {
     const int64_t d = shape_.head_dim, group = shape_.heads / shape_.kv_heads;
@@ -229,14 +251,14 @@ class AttentionProblem {
       double sum = 0;
       for (double& w : weights) sum += w = std::exp(w - most);
       const double score_error = static_cast<double>(d + 4) * kEps * most_size;
-      const double share = 2 * score_error + (keys + 40) * kEps + kHalfEps;
+      const double share = 2 * score_error + (keys + 40) * kEps + half_eps(shape_.activations);
       for (int64_t i = 0; i < d; ++i) {
         double exact = 0, size = 0;
         for (int k = 0; k < keys; ++k) {
           exact += weights[k] / sum * s.values[k][first + i];
           size += weights[k] / sum * std::abs(s.values[k][first + i]);
         }
-        CHECK(is_near(found[h * d + i], exact, 2 * share * size),
+        CHECK(is_near(found[h * d + i], exact, 2 * share * size, shape_.activations),
               "%d heads to %d of %d, %d keys: %g, expected %g", shape_.heads, shape_.kv_heads,
               shape_.head_dim, keys, found[h * d + i], exact);
       }
@@ -265,9 +287,9 @@ void test_rope_and_attention(CudaDevice& device) {
   constexpr Heads kHeads[] = {{1, 1, 2}, {6, 2, 10}, {4, 2, 64}, {8, 1, 34}, {3, 3, 128}};
   for (int seed = 1; seed <= (quick ? 1 : 3); ++seed) {
     device.set_seed(seed);
-    for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kInt8}) {
+    for (const auto& [activations, kv] : all_types()) {
       for (const Heads& h : kHeads) {
-        AttentionProblem problem(device, type, h.heads, h.kv_heads, h.head_dim,
+        AttentionProblem problem(device, activations, kv, h.heads, h.kv_heads, h.head_dim,
                                  static_cast<uint32_t>(seed));
         problem.step({{0, 5}});                    // a prompt
         problem.step({{0, 1}, {1, 40}, {2, 1}});   // decodes beside a prompt of two pages
@@ -282,17 +304,20 @@ void test_rope_and_attention(CudaDevice& device) {
 // A key or value that is not finite shows in all that sees it, in every type of cache.
 void test_attention_not_finite(CudaDevice& device) {
   struct Kind {
+    ActivationType activations;
     KvType type;
     bool in_key;
     int head_dim;  // with 64 on tensor cores
   };
   std::vector<Kind> kinds;
-  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kInt8}) {
+  for (const auto& [activations, type] : all_types()) {
     for (const int head_dim : {16, 64}) {
-      for (const bool in_key : {true, false}) kinds.push_back({type, in_key, head_dim});
+      for (const bool in_key : {true, false}) {
+        kinds.push_back({activations, type, in_key, head_dim});
+      }
     }
   }
-  for (const auto& [type, in_key, d] : kinds) {
+  for (const auto& [activations, type, in_key, d] : kinds) {
     AttentionShape shape;
     shape.heads = 2;
     shape.kv_heads = 1;
@@ -300,6 +325,7 @@ void test_attention_not_finite(CudaDevice& device) {
     shape.layers = 1;
     shape.kv_pages = 1;
     shape.kv_type = type;
+    shape.activations = activations;
     const cuda::Operations operations(device.kernels(), shape);
     const cuda::Attention attention(device.stream(), device.kernels(), shape);
     const auto bytes = static_cast<int64_t>(cuda::kv_head_bytes(type, d));
@@ -318,16 +344,17 @@ void test_attention_not_finite(CudaDevice& device) {
     inputs.set(device.stream(), batch);
     Random random(6);
     const int stride = 4 * d, out_stride = 2 * d;  // two query heads, a key, a value
-    std::vector<uint16_t> halves = to_halves(random.normals(3 * stride));
+    std::vector<uint16_t> halves = to_halves(random.normals(3 * stride), activations);
     // Of token 1. An infinite key may well be one that has no weight; not in int8.
-    halves[stride + (in_key ? 2 : 3) * d + 3] = type == KvType::kInt8 ? 0x7c00 : 0x7e00;
+    halves[stride + (in_key ? 2 : 3) * d + 3] =
+        to_bits(activations, type == KvType::kInt8 ? INFINITY : NAN);
     const cuda::DeviceMemory qkv = device.upload(halves);
     const cuda::DeviceMemory out(device.context(), 3 * out_stride * 2, "out");
     operations.rope_and_store(device.stream(), inputs.step_tokens(), qkv.get(), stride,
                               rotations.get(), cache, 0);
     attention.launch(device.stream(), inputs.step_tokens(), qkv.get(), stride, cache, 0, out.get(),
                      out_stride);
-    const auto found = from_halves(device.download<uint16_t>(out, 3 * out_stride));
+    const auto found = from_halves(device.download<uint16_t>(out, 3 * out_stride), activations);
     for (int i = 0; i < out_stride; ++i) {
       // A tile multiplies weights of zero with what a token does not see.
       CHECK(tiles || found[i] == found[i], "token 0 does not see it");

@@ -210,17 +210,18 @@ class Backend {
   // it.
   virtual void rmsnorm(const Buffer& x, const Buffer& weight, float eps, const Linear& next,
                        Buffer& out) = 0;
-  // y[T][rows] = x[T][cols] W^T. `adapters` (an adapter index per token, or null) is the place of
-  // LoRA; no backend takes one yet, so it must be null.
-  virtual void matmul(const Linear& w, const Buffer& x, Buffer& y,
-                      const int32_t* adapters = nullptr) = 0;
+  // q, k, v = x[T][D] W^T, stacked; q and k are rotated by the tokens' positions. q comes first in
+  // the rows of qkv[T][(H + 2G) d]; k and v go to the cache (those of a token whose slot is below 0
+  // nowhere), and what qkv has behind q is the backend's own. `adapters` (an adapter index per
+  // token, or null) is the place of LoRA; no backend takes one yet, so it must be null.
+  virtual void matmul_qkv(const Linear& w, const Buffer& x, Buffer& qkv, int layer,
+                          const int32_t* adapters = nullptr) = 0;
   // residual[T][rows] += x[T][cols] W^T
   virtual void matmul_add(const Linear& w, const Buffer& x, Buffer& residual) = 0;
   // out[T][F] = silu(gate) * up, where gate and up are the halves of x[T][D] W^T
   virtual void matmul_silu(const Linear& gate_up, const Buffer& x, Buffer& out) = 0;
-  // Rotates q and k in qkv[T][(H + 2G) d] by the tokens' positions and stores k and v in the cache.
-  virtual void rope_and_store(Buffer& qkv, int layer) = 0;
-  // out[T][H d] = causal attention of q over the cached keys and values of each token's sequence
+  // out[T][H d] = causal attention of q in qkv, as matmul_qkv() left it, over the cached keys and
+  // values of each token's sequence
   virtual void attention(const Buffer& qkv, int layer, Buffer& out) = 0;
   // Sums residual[T][D] over the shards of a tensor-parallel group, after each matmul_add();
   // nothing to do for one. Of several, which hold some columns of the matrix each, rank 0 adds its

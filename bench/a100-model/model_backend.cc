@@ -18,7 +18,6 @@ constexpr int64_t kLogitRows = 128;  // as row_outputs.cc
 constexpr double kThreads = 2048;
 constexpr double kRowBlocks = kThreads / kRowThreads * kMultiprocessors;
 constexpr double kLogitBlocks = kMultiprocessors;  // row_results takes all registers of one
-constexpr double kRopeBlocks = kThreads / 128 * kMultiprocessors;
 
 struct ModelBuffer : Buffer {
   explicit ModelBuffer(int64_t columns) : cols(columns) {}
@@ -137,21 +136,17 @@ class ModelBackend : public Backend {
     small(int8 ? "rmsnorm_int8" : "rmsnorm", tokens(), kRowBlocks, 1,
           tokens() * columns(x) * (int8 ? 5 : 6));
   }
-  void matmul(const Linear& w, const Buffer& x, Buffer&, const int32_t*) override {
-    multiply(w, x, tokens_, Epilogue::kStoreF16);
+  // k and v are counted as if the cache was f16. Their tokens' positions, then their rotations, are
+  // loads in turn at the end of a tile.
+  void matmul_qkv(const Linear& w, const Buffer& x, Buffer&, int, const int32_t*) override {
+    multiply(w, x, tokens_, Epilogue::kHeads);
+    launches_.back().waiting += 2 * kTrip;
   }
   void matmul_add(const Linear& w, const Buffer& x, Buffer&) override {
     multiply(w, x, tokens_, Epilogue::kAddF32);
   }
   void matmul_silu(const Linear& w, const Buffer& x, Buffer&) override {
     multiply(w, x, tokens_, Epilogue::kSiluMulF16);
-  }
-  void rope_and_store(Buffer& qkv, int) override {
-    const double heads = (shape_.heads + shape_.kv_heads) / 4.0;  // four warps in a block
-    // The position; then keys and values, 32 numbers at a time, each stored before the next is
-    // read. For int8 the greatest of them first.
-    const double trips = 1 + 2 * (shape_.head_dim / 32 + (shape_.kv_type == KvType::kInt8 ? 1 : 0));
-    small("rope_and_store", tokens() * heads, kRopeBlocks, trips, tokens() * columns(qkv) * 4);
   }
   void attention(const Buffer&, int, Buffer&) override {
     if (!items_.prefill.empty()) {

@@ -221,11 +221,29 @@ class CpuBackend : public Backend {
         [&](int64_t t) { k_.rmsnorm(data(x) + t * n, data(weight), eps, n, data(out) + t * n); });
   }
 
-  void matmul(const Linear& w, const Buffer& x, Buffer& y, const int32_t* adapters) override {
+  void matmul_qkv(const Linear& w, const Buffer& x, Buffer& qkv, int layer,
+                  const int32_t* adapters) override {
     if (adapters != nullptr) {
       throw Error("ALTIPLANO_INTERNAL", "the CPU backend takes no adapters");
     }
-    multiply(linear(w), data(x), stride(x), tokens_, data(y), stride(y));
+    multiply(linear(w), data(x), stride(x), tokens_, data(qkv), stride(qkv));
+    const AttentionShape& a = shape_;
+    const int64_t half = a.head_dim / 2;
+    run(tokens_, stride(qkv) * 4, [&](int64_t t) {
+      float* q = data(qkv) + t * stride(qkv);
+      float* key = q + int64_t{a.heads} * a.head_dim;
+      const float* value = key + int64_t{a.kv_heads} * a.head_dim;
+      for (int h = 0; h < a.heads + a.kv_heads; ++h) {
+        k_.rope(q + int64_t{h} * a.head_dim, &cos_[t * half], &sin_[t * half], a.head_dim);
+      }
+      const int32_t slot = batch_->slots[t];
+      if (slot < 0) return;
+      for (int h = 0; h < a.kv_heads; ++h) {
+        uint8_t* page = pages(layer, h) + (slot / kKvPageTokens) * page_stride();
+        k_.kv_store(a.kv_type, page, slot % kKvPageTokens, a.head_dim, key + h * a.head_dim,
+                    value + h * a.head_dim);
+      }
+    });
   }
 
   // The products are complete before they are added: beside a matrix, reading them again is
@@ -247,25 +265,6 @@ class CpuBackend : public Backend {
     run(tokens_, 16 * n, [&](int64_t t) {
       const float* gate = products_.floats() + t * 2 * n;
       k_.silu_mul(gate, gate + n, n, data(out) + t * n);
-    });
-  }
-
-  void rope_and_store(Buffer& qkv, int layer) override {
-    const AttentionShape& a = shape_;
-    const int64_t half = a.head_dim / 2;
-    run(tokens_, stride(qkv) * 4, [&](int64_t t) {
-      float* q = data(qkv) + t * stride(qkv);
-      float* key = q + int64_t{a.heads} * a.head_dim;
-      const float* value = key + int64_t{a.kv_heads} * a.head_dim;
-      for (int h = 0; h < a.heads + a.kv_heads; ++h) {
-        k_.rope(q + int64_t{h} * a.head_dim, &cos_[t * half], &sin_[t * half], a.head_dim);
-      }
-      const int32_t slot = batch_->slots[t];
-      for (int h = 0; h < a.kv_heads; ++h) {
-        uint8_t* page = pages(layer, h) + (slot / kKvPageTokens) * page_stride();
-        k_.kv_store(a.kv_type, page, slot % kKvPageTokens, a.head_dim, key + h * a.head_dim,
-                    value + h * a.head_dim);
-      }
     });
   }
 

@@ -254,13 +254,31 @@ class CudaBackend : public Backend {
                          buffer(x).cols, to.activations());
   }
 
-  void matmul(const Linear& w, const Buffer& x, Buffer& y, const int32_t* adapters) override {
+  void matmul_qkv(const Linear& w, const Buffer& x, Buffer& qkv, int layer,
+                  const int32_t* adapters) override {
     if (adapters != nullptr) {
       throw Error("ALTIPLANO_INTERNAL", "the CUDA backend takes no adapters");
     }
+    const bool fused = has_heads_epilogue(shape_.head_dim);
+    HeadsTarget to = {.heads = shape_.heads,
+                      .kv_heads = shape_.kv_heads,
+                      .head_dim = shape_.head_dim,
+                      .positions = tokens_.positions,
+                      .slots = tokens_.slots,
+                      .rotations = rotations_.get(),
+                      .pages = cache_.layer(layer),
+                      .head_bytes = cache_.head_bytes,
+                      .kv_type = shape_.kv_type};
     for (const CudaLinear::Part& part : linear(w).parts) {
-      matmul_->multiply(stream_, part.matrix, activations(x), tokens_.count, Epilogue::kStoreF16,
-                        data(y) + static_cast<CUdeviceptr>(part.first_row * 2), buffer(y).stride);
+      to.first_head = static_cast<int>(part.first_row / shape_.head_dim);
+      matmul_->multiply(stream_, part.matrix, activations(x), tokens_.count,
+                        fused ? Epilogue::kHeads : Epilogue::kStoreF16,
+                        data(qkv) + (fused ? 0 : static_cast<CUdeviceptr>(part.first_row * 2)),
+                        buffer(qkv).stride, fused ? &to : nullptr);
+    }
+    if (!fused) {
+      operations_->rope_and_store(stream_, tokens_, data(qkv), buffer(qkv).stride, rotations_.get(),
+                                  cache_, layer);
     }
   }
 
@@ -286,11 +304,6 @@ class CudaBackend : public Backend {
     }
     operations_->silu_mul(stream_, tokens_.count, gate_up_.get(), cols, data(out),
                           buffer(out).stride);
-  }
-
-  void rope_and_store(Buffer& qkv, int layer) override {
-    operations_->rope_and_store(stream_, tokens_, data(qkv), buffer(qkv).stride, rotations_.get(),
-                                cache_, layer);
   }
 
   void attention(const Buffer& qkv, int layer, Buffer& out) override {

@@ -26,6 +26,15 @@ struct KvHead {
         v_scales(k_scales + kKvPageTokens) {}
 };
 
+// The size of a number as the bits of an f32 without the sign. As integers these order NaN above
+// infinity above all finite numbers.
+__device__ inline uint32_t magnitude_bits(float x) { return __float_as_uint(x) & 0x7fffffffu; }
+
+// The scale of an int8 head with this largest magnitude.
+__device__ inline float kv_scale(uint32_t largest) {
+  return largest >= 0x7f800000u ? __uint_as_float(0x7fc00000u) : __uint_as_float(largest) / 127.0f;
+}
+
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(int8_t x) { return static_cast<float>(x); }
 

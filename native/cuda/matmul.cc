@@ -197,14 +197,15 @@ class TensorCoreMatmul : public Matmul {
   }
 
   void multiply(const Stream& stream, const PackedMatrix& w, const Activations& x, int64_t tokens,
-                Epilogue epilogue, CUdeviceptr y, int64_t y_stride) override {
+                Epilogue epilogue, CUdeviceptr y, int64_t y_stride,
+                const HeadsTarget* heads) override {
     const bool int8 = x.scales != 0;
     if (int8 && w.kind != MatmulKind::kW8A8) {
       throw Error("ALTIPLANO_INTERNAL", "a matrix that is not for int8 activations");
     }
     const bool quantizes = !int8 && w.kind == MatmulKind::kW8A8;
     launch(stream, w, quantizes ? quantize(stream, x, tokens, w.shape.cols) : x, tokens, epilogue,
-           y, y_stride);
+           y, y_stride, heads);
   }
 
  private:
@@ -254,15 +255,35 @@ class TensorCoreMatmul : public Matmul {
     return rows;
   }
 
+  static HeadsParameters heads_parameters(const HeadsTarget& to, int64_t rows) {
+    if (!has_heads_epilogue(to.head_dim) || rows % to.head_dim != 0 ||
+        to.first_head + rows / to.head_dim > to.heads + 2 * to.kv_heads) {
+      throw Error("ALTIPLANO_INTERNAL", "heads that no epilogue knows");
+    }
+    HeadsParameters p = {};
+    p.positions = pointer<const int32_t>(to.positions);
+    p.slots = pointer<const int32_t>(to.slots);
+    p.rotations = pointer<const float>(to.rotations);
+    p.pages = pointer<uint8_t>(to.pages);
+    p.head_bytes = to.head_bytes;
+    p.first_head = to.first_head;
+    p.heads = to.heads;
+    p.kv_heads = to.kv_heads;
+    p.head_dim_log2 = std::countr_zero(static_cast<unsigned>(to.head_dim));
+    p.kv_type = to.kv_type;
+    return p;
+  }
+
   void launch(const Stream& stream, const PackedMatrix& w, const Activations& x, int64_t tokens,
-              Epilogue epilogue, CUdeviceptr y, int64_t y_stride) {
+              Epilogue epilogue, CUdeviceptr y, int64_t y_stride, const HeadsTarget* heads) {
     if (tokens == 0) return;
     const bool paired = w.shape.order == RowOrder::kGateUp;
     const bool stored = epilogue == Epilogue::kStoreF16 || epilogue == Epilogue::kStoreF32;
     const bool y_aligned = y % 16 == 0 && y_stride % 8 == 0;
     const int64_t x_stride_bytes = x.stride * (x.scales != 0 ? 1 : 2);
     if (x.values % 16 != 0 || x_stride_bytes % 16 != 0 || !(y_aligned || stored) ||
-        tokens > limits_.tokens || paired != (epilogue == Epilogue::kSiluMulF16)) {
+        tokens > limits_.tokens || paired != (epilogue == Epilogue::kSiluMulF16) ||
+        (heads != nullptr) != (epilogue == Epilogue::kHeads)) {
       throw Error("ALTIPLANO_INTERNAL", "a multiplication outside of what matmul.h allows");
     }
     const int64_t rows = paired ? 2 * round_up(w.shape.rows / 2, 2) : w.shape.rows;
@@ -290,6 +311,7 @@ class TensorCoreMatmul : public Matmul {
     p.whole_tiles = static_cast<int32_t>(plan.whole_tiles());
     p.block_units = static_cast<int32_t>(plan.line_units() / plan.blocks);
     p.longer_blocks = static_cast<int32_t>(plan.line_units() % plan.blocks);
+    if (heads != nullptr) p.heads = heads_parameters(*heads, rows);
     p.epilogue = epilogue;
     p.store_singly = y_aligned ? 0 : 1;
     p.read_once = plan.token_tiles == 1 ? 1 : 0;

@@ -10,6 +10,7 @@
 //   scales       f16 [panels][groups of the stage][64], then zero points in bytes
 #pragma once
 
+#include "cuda/matmul_heads.cuh"
 #include "cuda/matmul_parameters.h"
 #include "cuda/matmul_schedule.cuh"
 #include "cuda/matmul_sums.cuh"
@@ -281,7 +282,12 @@ __device__ inline void matmul(const MatmulParameters& p) {
     }
     const LanePlace outputs = {hide(lane_place.row), hide(lane_place.token)};
     if (steps == p.tile_units || meet<kRows, kTokens>(p, place, outputs, sums)) {
-      store_outputs<kKind, kRows, kTokens>(p, place, outputs, sums);
+      if (p.epilogue == Epilogue::kHeads) {
+        store_heads<kKind, kRows, kTokens, Shape::kStageBytes>(p, place, outputs, sums,
+                                                               stages + free_stage);
+      } else {
+        store_outputs<kKind, kRows, kTokens>(p, place, outputs, sums);
+      }
     }
     place.next_tile(p);
   }

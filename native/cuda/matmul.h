@@ -15,6 +15,7 @@
 #include "cuda/kernel.h"
 #include "cuda/matmul_parameters.h"
 #include "cuda/memory.h"
+#include "util/kv_type.h"
 #include "util/weight_format.h"
 
 namespace altiplano::cuda {
@@ -81,6 +82,22 @@ Activations int8_activations(CUdeviceptr memory, int64_t rows, int64_t cols);
 // Those of the tokens from `first` on.
 Activations from_token(const Activations& x, int64_t first);
 
+// For Epilogue::kHeads: where heads go, and what their tokens are. All is device memory.
+struct HeadsTarget {
+  int first_head = 0;  // of the matrix, in the stack of `heads` q, `kv_heads` k and as many v
+  int heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+  CUdeviceptr positions = 0;  // [T] i32
+  CUdeviceptr slots = 0;      // [T] i32; below 0: k and v are stored nowhere
+  CUdeviceptr rotations = 0;  // [positions][head_dim / 2] (cos, sin), f32
+  CUdeviceptr pages = 0;      // of the layer: [pages][kv_heads][head_bytes], kv_page.h
+  int64_t head_bytes = 0;
+  KvType kv_type = KvType::kF32;
+};
+// Head dimensions that Epilogue::kHeads knows: those of every Llama 2.
+constexpr bool has_heads_epilogue(int head_dim) { return head_dim == 64 || head_dim == 128; }
+
 // Its multiplications share a workspace: one stream at a time.
 class Matmul {
  public:
@@ -97,12 +114,15 @@ class Matmul {
   // --- a step ---------------------------------------------------------------------------------
   // y[t * y_stride + r] for t < tokens, r < rows from x[t][k], k < w.cols; y as the epilogue says.
   // Nothing of x beyond `tokens` and `cols` is read. If y is aligned to 16 bytes and y_stride a
-  // multiple of 8, as it must be for kAddF32 and kSiluMulF16, columns up to the next multiple of 4
-  // are written, too, with nothing of use; else kStoreF16 and kStoreF32 are slower. x is int8 only
-  // for matrices with int8_activations, for which f16 is quantized first. Asynchronous, no
-  // allocation, no synchronisation; which kernels are launched depends on shapes and `tokens` only.
+  // multiple of 8, as it must be for kAddF32, kSiluMulF16 and kHeads, columns up to the next
+  // multiple of 4 are written, too, with nothing of use; else kStoreF16 and kStoreF32 are slower. x
+  // is int8 only for matrices with int8_activations, for which f16 is quantized first. kHeads is
+  // for whole heads in RowOrder::kPlain, and takes `heads`; y then has the q of all heads,
+  // whichever the matrix has, and nothing beside them is written. Asynchronous, no allocation, no
+  // synchronisation; which kernels are launched depends on shapes and `tokens` only.
   virtual void multiply(const Stream& stream, const PackedMatrix& w, const Activations& x,
-                        int64_t tokens, Epilogue epilogue, CUdeviceptr y, int64_t y_stride) = 0;
+                        int64_t tokens, Epilogue epilogue, CUdeviceptr y, int64_t y_stride,
+                        const HeadsTarget* heads = nullptr) = 0;
 };
 
 // For the device of `kernels`, or as if it had so many multiprocessors (for tests).

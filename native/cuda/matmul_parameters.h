@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "util/kv_type.h"
+
 namespace altiplano::cuda {
 
 // What becomes of the products y[T][rows] = x[T][cols] W^T.
@@ -12,6 +14,7 @@ enum class Epilogue : uint8_t {
   kStoreF32,    // y
   kAddF32,      // y += products: the residual stream
   kSiluMulF16,  // y[T][rows / 2] = silu(gate) * up, rounded to f16; for RowOrder::kGateUp
+  kHeads,       // y = rotated q, rounded to f16; rotated k, and v, to the KV cache
 };
 
 // --- the packed layout --------------------------------------------------------------------------
@@ -120,6 +123,21 @@ inline constexpr int kBandTiles = 16;
 
 // --- the argument -------------------------------------------------------------------------------
 
+// Where q, k and v go (Epilogue::kHeads). Heads are counted through a whole stack: those of q, then
+// of k, then of v. A matrix has some of them.
+struct HeadsParameters {
+  const int32_t* positions;  // [T]
+  const int32_t* slots;      // [T]; below 0: k and v of the token are stored nowhere
+  const float* rotations;    // [positions][head_dim / 2] (cos, sin)
+  uint8_t* pages;            // of the layer: [pages][kv_heads][head_bytes], see kv_page.h
+  int64_t head_bytes;
+  int32_t first_head;  // of the matrix
+  int32_t heads;
+  int32_t kv_heads;
+  int32_t head_dim_log2;  // 6 or 7: a head never lies in two tiles
+  KvType kv_type;
+};
+
 // Each block computes `whole_tiles` tiles alone. The units (stages) of those left over form a line,
 // of which blocks take equal stretches; where one ends within a tile, partial sums meet in
 // `partials`. See matmul_schedule.cuh.
@@ -149,6 +167,7 @@ struct MatmulParameters {
   int32_t whole_tiles;  // of each block
   int32_t block_units;  // units of a block in the line; the first `longer_blocks` have one more
   int32_t longer_blocks;
+  HeadsParameters heads;
   Epilogue epilogue;
   uint8_t store_singly;  // y or its stride is not aligned (kStoreF16 and kStoreF32)
   uint8_t read_once;     // a single token tile: weights need not stay in L2

@@ -57,9 +57,9 @@ struct MatmulTraffic {
   int64_t activations = 0;
   int64_t partials_written = 0;
   int64_t partials_read = 0;
-  int64_t outputs_read = 0;  // kAddF32
-  int64_t outputs_written = 0;
-  int64_t sharing_blocks = 0;  // counted once for each tile that they share
+  int64_t outputs_read = 0;     // kAddF32
+  int64_t outputs_written = 0;  // kHeads: as if the cache was f16
+  int64_t sharing_blocks = 0;   // counted once for each tile that they share
   int64_t shared_tiles = 0;
 };
 struct MatmulWork {

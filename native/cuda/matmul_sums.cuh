@@ -220,6 +220,31 @@ __device__ inline void store_singly(void* to, const float (&v)[4], int rows) {
   }
 }
 
+// The scales of four rows; of W8A8 only.
+template <MatmulKind kKind>
+__device__ inline float4 row_scales(const MatmulParameters& p, int row) {
+  if constexpr (kKind == MatmulKind::kW8A8) {
+    return *reinterpret_cast<const float4*>(static_cast<const float*>(p.scales) + row);
+  } else {
+    return make_float4(1.f, 1.f, 1.f, 1.f);
+  }
+}
+
+// The products that sums stand for. `token` exists.
+template <MatmulKind kKind, class Number>
+__device__ inline FourRows<float> products(const MatmulParameters& p, const FourRows<Number>& sum,
+                                           const float4& scales, int token) {
+  FourRows<float> v;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) v.at[i] = static_cast<float>(sum.at[i]);
+  if constexpr (kKind == MatmulKind::kW8A8) {
+    const float token_scale = p.x_scales[token];
+    v.at[0] *= scales.x * token_scale, v.at[1] *= scales.y * token_scale;
+    v.at[2] *= scales.z * token_scale, v.at[3] *= scales.w * token_scale;
+  }
+  return v;
+}
+
 template <MatmulKind kKind, Epilogue kEpilogue, bool kSingly, class Number, int kStrips,
           int kEights>
 __device__ inline void store_as(const MatmulParameters& p, int first_row, int first_token,
@@ -234,32 +259,20 @@ __device__ inline void store_as(const MatmulParameters& p, int first_row, int fi
     if (row < p.rows) {
       auto* to =
           static_cast<uint8_t*>(p.y) + first_token * stride + row / kRowsOfOutput * kElementBytes;
-      float row_scales[4];
-      if constexpr (kKind == MatmulKind::kW8A8) {
-        const float4 v =
-            *reinterpret_cast<const float4*>(static_cast<const float*>(p.scales) + row);
-        row_scales[0] = v.x, row_scales[1] = v.y, row_scales[2] = v.z, row_scales[3] = v.w;
-      }
+      const float4 scales = row_scales<kKind>(p, row);
 #pragma unroll
       for (int eight = 0; eight < kEights; ++eight) {
 #pragma unroll
         for (int parity = 0; parity < 2; ++parity) {
           const int token = first_token + eight * 8 + parity;
           if (token < p.tokens) {
-            const FourRows<Number> sum = four_rows(sums, pair, eight, parity);
-            float v[4];
-#pragma unroll
-            for (int i = 0; i < 4; ++i) v[i] = static_cast<float>(sum.at[i]);
-            if constexpr (kKind == MatmulKind::kW8A8) {
-              const float token_scale = p.x_scales[token];
-#pragma unroll
-              for (int i = 0; i < 4; ++i) v[i] *= row_scales[i] * token_scale;
-            }
+            const FourRows<float> v =
+                products<kKind>(p, four_rows(sums, pair, eight, parity), scales, token);
             if constexpr (kSingly) {
-              store_singly<Output16<kKind>, kEpilogue>(to + (eight * 8 + parity) * stride, v,
+              store_singly<Output16<kKind>, kEpilogue>(to + (eight * 8 + parity) * stride, v.at,
                                                        p.rows - row);
             } else {
-              store_four<Output16<kKind>, kEpilogue>(to + (eight * 8 + parity) * stride, v);
+              store_four<Output16<kKind>, kEpilogue>(to + (eight * 8 + parity) * stride, v.at);
             }
           }
         }
@@ -294,6 +307,8 @@ __device__ inline void store_outputs(const MatmulParameters& p, const Place& pla
       break;
     case Epilogue::kSiluMulF16:
       store_as<kKind, Epilogue::kSiluMulF16, false>(p, row, token, sums);
+      break;
+    case Epilogue::kHeads:  // matmul_heads.cuh
       break;
   }
 }

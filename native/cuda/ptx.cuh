@@ -216,4 +216,12 @@ __device__ inline void store_16(float* global, float4 v) {
                : "memory");
 }
 
+// 8 bytes, aligned. (The compiler makes two stores of a float2.)
+__device__ inline void store_8(float* global, float2 v) {
+  asm volatile("st.global.v2.f32 [%0], {%1, %2};"
+               :
+               : "l"(__cvta_generic_to_global(global)), "f"(v.x), "f"(v.y)
+               : "memory");
+}
+
 }  // namespace altiplano::cuda

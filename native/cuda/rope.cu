@@ -9,15 +9,6 @@
 
 namespace altiplano::cuda {
 
-// The scale of a head whose lanes hold `largest` magnitudes, as the bits of an f32 without the
-// sign. As integers these order NaN above infinity above all finite numbers.
-__device__ inline float kv_scale(uint32_t largest) {
-  largest = reduce_warp(largest, [](uint32_t a, uint32_t b) { return a > b ? a : b; });
-  return largest >= 0x7f800000u ? __uint_as_float(0x7fc00000u) : __uint_as_float(largest) / 127.0f;
-}
-
-__device__ inline uint32_t magnitude_bits(float x) { return __float_as_uint(x) & 0x7fffffffu; }
-
 __device__ inline int8_t kv_code(float x, float scale) {
   if (!(scale > 0.0f)) return 0;  // a head of zeros, or NaN
   return static_cast<int8_t>(fminf(fmaxf(rintf(x / scale), -127.0f), 127.0f));
@@ -36,6 +27,7 @@ __device__ void store(int8_t* to, float* scale, int head_dim, const Value& value
     const uint32_t magnitude = magnitude_bits(value(i));
     largest = magnitude > largest ? magnitude : largest;
   }
+  largest = reduce_warp(largest, [](uint32_t a, uint32_t b) { return a > b ? a : b; });
   const float s = kv_scale(largest);
   for (int i = threadIdx.x; i < head_dim; i += 32) to[i] = kv_code(value(i), s);
   if (threadIdx.x == 0) *scale = s;
@@ -43,6 +35,7 @@ __device__ void store(int8_t* to, float* scale, int head_dim, const Value& value
 
 // One warp per token (blockIdx.x) and head (blockIdx.y * blockDim.y + threadIdx.y): query heads
 // first, which are rotated in place, then KV heads, whose key and value are stored.
+// Of a token whose slot is below 0 nothing is stored.
 template <class Activation, class Element>
 __device__ void rope_and_store(const RopeParameters& p) {
   const int64_t t = blockIdx.x;

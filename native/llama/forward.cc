@@ -56,8 +56,7 @@ void forward(const Config& c, const Weights& w, Backend& b, Workspace& ws,
     const LayerWeights& layer = w.layers[l];
     poll();
     b.rmsnorm(*ws.x, *layer.attention_norm, eps, *layer.qkv, *ws.h);  // h = norm(x)
-    b.matmul(*layer.qkv, *ws.h, *ws.qkv);                             // q, k, v = W h
-    b.rope_and_store(*ws.qkv, l);                                     // cache k, v
+    b.matmul_qkv(*layer.qkv, *ws.h, *ws.qkv, l);  // q, k, v = W h, rotated; cache k, v
     b.attention(*ws.qkv, l, *ws.heads);
     poll();
     b.matmul_add(*layer.o, *ws.heads, *ws.x);  // x += Wo heads

@@ -1,6 +1,7 @@
 // The backend as a whole: a small model from a made-up reader, run through the operations of
 // backend.h.
 #include <algorithm>
+#include <cmath>
 #include <memory>
 
 #include "cuda/cuda_backend.h"
@@ -10,7 +11,9 @@
 namespace altiplano::test {
 namespace {
 
-constexpr int kVocab = 40, kHidden = 24, kIntermediate = 36, kHeadDim = 8;
+constexpr int kVocab = 40, kHidden = 24, kIntermediate = 36;
+// For kernels of any head dimension, and those for 64.
+constexpr int kHeadDims[] = {8, 64};
 
 // What matrices are kept in: several formats, gate and up in different ones; all in int8,
 // multiplied int8 by int8; or all in bf16, with a cache of that.
@@ -22,33 +25,35 @@ struct Model {
   std::unique_ptr<Linear> embedding, qkv, o, gate_up, down;
   std::unique_ptr<altiplano::Buffer> norm, x, h, qkv_out, heads, f;
 
-  explicit Model(Formats formats = Formats::kMixed)
+  explicit Model(Formats formats = Formats::kMixed, int head_dim = kHeadDims[0])
       : backend(cuda::make_backend(0, std::make_unique<MadeUpReader>())) {
     AttentionShape shape;
     shape.heads = 3;
     shape.kv_heads = 1;
-    shape.head_dim = kHeadDim;
+    shape.head_dim = head_dim;
     shape.layers = 1;
     shape.max_positions = 64;
     const bool bf16 = formats == Formats::kBF16;
     shape.kv_type = bf16 ? KvType::kBF16 : KvType::kInt8;
     shape.activations = bf16 ? ActivationType::kBF16 : ActivationType::kF16;
     shape.kv_pages = 4;
-    shape.inverse_frequencies = {1, 0.1, 0.01, 0.001};
+    for (int i = 0; i < head_dim / 2; ++i) {
+      shape.inverse_frequencies.push_back(std::pow(10., -8. * i / head_dim));
+    }
     backend->prepare_attention(shape);
     StepLimits limits;
     limits.tokens = 8;
     limits.hidden_size = kHidden;
     limits.intermediate_size = kIntermediate;
     limits.vocab_size = kVocab;
-    limits.most_cols = kIntermediate;
+    limits.most_cols = std::max(kIntermediate, 3 * head_dim);
     limits.int8_activations = formats == Formats::kInt8;
     limits.activations = shape.activations;
     backend->prepare_steps(limits);
     x = backend->allocate(8, kHidden, BufferKind::kResidual);
     h = backend->allocate(8, kHidden, BufferKind::kMatmulInput);
-    qkv_out = backend->allocate(8, 5 * kHeadDim, BufferKind::kMatmulOutput);
-    heads = backend->allocate(8, 3 * kHeadDim, BufferKind::kMatmulInput);
+    qkv_out = backend->allocate(8, 5 * head_dim, BufferKind::kMatmulOutput);
+    heads = backend->allocate(8, 3 * head_dim, BufferKind::kMatmulInput);
     f = backend->allocate(8, kIntermediate, BufferKind::kMatmulInput);
     const auto format = [&](WeightType type) -> WeightFormat {
       if (bf16) type = WeightType::kBF16;
@@ -60,8 +65,8 @@ struct Model {
     const WeightFormat floats = format(WeightType::kF16), int8 = format(WeightType::kInt8),
                        int4 = format(WeightType::kInt4);
     embedding = load({{kVocab, format(WeightType::kBF16)}}, kHidden, LinearUse::kEmbeddingAndHead);
-    qkv = load({{3 * kHeadDim, int8}, {kHeadDim, int8}, {kHeadDim, floats}}, kHidden);
-    o = load({{kHidden, int4}}, 3 * kHeadDim);
+    qkv = load({{3 * head_dim, int8}, {head_dim, int8}, {head_dim, floats}}, kHidden);
+    o = load({{kHidden, int4}}, 3 * head_dim);
     gate_up = load({{kIntermediate, int8}, {kIntermediate, int4}}, kHidden, LinearUse::kGateUp);
     down = load({{kHidden, floats}}, kIntermediate);
     norm = backend->upload(std::vector<float>(kHidden, 0.5f).data(), kHidden);
@@ -129,8 +134,7 @@ struct Model {
       if (b.begin_step(step.batch, step.results)) {
         b.embed(*embedding, *x);
         b.rmsnorm(*x, *norm, 1e-5f, *qkv, *h);
-        b.matmul(*qkv, *h, *qkv_out);
-        b.rope_and_store(*qkv_out, 0);
+        b.matmul_qkv(*qkv, *h, *qkv_out, 0);
         b.attention(*qkv_out, 0, *heads);
         b.matmul_add(*o, *heads, *x);
         b.rmsnorm(*x, *norm, 1e-5f, *gate_up, *h);
@@ -169,11 +173,13 @@ struct Model {
 }  // namespace
 
 void test_backend(CudaDevice& device) {
-  for (const Formats formats : {Formats::kMixed, Formats::kBF16}) {
+  for (int variant = 0; variant < 4; ++variant) {
+    const Formats formats = variant < 2 ? Formats::kMixed : Formats::kBF16;
+    const int head_dim = kHeadDims[variant % 2];
     std::vector<float> first;
     for (int seed = 1; seed <= 3; ++seed) {
       device.set_seed(seed);
-      Model model(formats);
+      Model model(formats, head_dim);
       const std::vector<float> logits = model.step();
       if (first.empty()) first = logits;
       CHECK(same_bits(logits, first), "the same step has other logits");
@@ -221,7 +227,7 @@ void test_backend_two_steps(CudaDevice& device) {
 void test_backend_rows(CudaDevice& device) {
   size_t of_mixed = 0;
   for (const bool int8 : {false, true}) {
-    Model model(int8 ? Formats::kInt8 : Formats::kMixed);
+    Model model(int8 ? Formats::kInt8 : Formats::kMixed, kHeadDims[1]);
     device.launches();
     const std::vector<float> both = model.step({0, 1});
     const size_t as_they_lie = device.launches().size();

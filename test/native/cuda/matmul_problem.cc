@@ -157,6 +157,21 @@ Expected expected(const Matrix& m, int64_t row, const float* x, ActivationType t
                    additions * 0x1p-22 * (magnitude * (1 + rounding) + activations * least)};
 }
 
+Expected expected_int8(const Matrix& m, int64_t row, const float* x) {
+  double sum = 0, largest_w = 0, largest_x = 0, sum_w = 0, sum_x = 0;
+  for (int64_t k = 0; k < m.cols; ++k) {
+    const double weight = std::abs(m.exact[row * m.cols + k]);
+    const double activation = std::abs(static_cast<double>(x[k]));
+    sum += m.exact[row * m.cols + k] * x[k];
+    largest_w = std::max(largest_w, weight), sum_w += weight;
+    largest_x = std::max(largest_x, activation), sum_x += activation;
+  }
+  const double dw = largest_w / 127 * (0.5 + 0x1p-15);
+  const double dx = largest_x / 127 * (0.5 + 0x1p-15);
+  const double bound = sum_w * dx + sum_x * dw + static_cast<double>(m.cols) * dx * dw;
+  return {sum, bound * 1.001 + std::abs(sum) * 0x1p-21};
+}
+
 Expected stored_16(Expected e, ActivationType type) {
   return {e.value, e.bound + (std::abs(e.value) + e.bound) * half_eps(type) + half_least(type)};
 }

@@ -55,6 +55,10 @@ struct Expected {
 Expected expected(const Matrix& m, int64_t row, const float* x,
                   ActivationType activations = ActivationType::kF16);
 
+// The same where both are quantized to int8: half a step each, with what f32 adds to a code before
+// it is rounded; integers are exact; the scales and their products are rounded.
+Expected expected_int8(const Matrix& m, int64_t row, const float* x);
+
 // The output of an epilogue from that.
 Expected stored_16(Expected e, ActivationType type);
 Expected stored_f32(Expected e);

@@ -87,6 +87,8 @@ MatmulTimes matmul_times(const cuda::MatmulWork& work, int64_t cols) {
     times.adding = static_cast<double>(t.partials_read) / static_cast<double>(t.shared_tiles) /
                    kOneBlock / kClock;
   }
+  // Of the tokens of a tile of q and k first their positions, then their rotations.
+  if (work.epilogue == cuda::Epilogue::kHeads) times.rotations = 2 * kTrip;
   return times;
 }
 

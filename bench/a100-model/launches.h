@@ -27,8 +27,10 @@ struct Launch {
 // parts.
 struct MatmulTimes {
   double memory = 0, l2 = 0, tensor = 0, shared = 0, issue = 0;
-  double adding = 0;   // the parts of a shared tile, by its last block
-  double meeting = 0;  // of the blocks of a shared tile: waiting, not work
+  double adding = 0;     // the parts of a shared tile, by its last block
+  double meeting = 0;    // of the blocks of a shared tile: waiting, not work
+  double rotations = 0;  // loads in turn at the end of a tile of q, k and v
+  double waiting() const { return meeting + rotations; }
   double work() const;
   // What it would take longer if nothing overlapped: first the bytes, then the busiest unit of the
   // multiprocessors.

@@ -18,7 +18,7 @@ struct Matrix {
 
 std::vector<Matrix> matrices(const Model& m) {
   const int64_t head_dim = m.hidden / m.heads;
-  return {{"qkv", (m.heads + 2 * m.kv_heads) * head_dim, m.hidden, Epilogue::kStoreF16},
+  return {{"qkv", (m.heads + 2 * m.kv_heads) * head_dim, m.hidden, Epilogue::kHeads},
           {"o", m.hidden, m.hidden, Epilogue::kStoreF32},
           {"gate, up", 2 * m.feed_forward, m.hidden, Epilogue::kSiluMulF16},
           {"down", m.hidden, m.feed_forward, Epilogue::kStoreF32}};
@@ -35,7 +35,7 @@ LayersTime layers_time(const Model& model, const Scheme& scheme, int64_t tokens)
   for (const Matrix& m : matrices(model)) {
     const MatmulTimes t = times(scheme, m, tokens);
     result.fixed += model.layers * (t.work() + kNode);
-    result.waiting += model.layers * t.meeting;
+    result.waiting += model.layers * t.waiting();
     result.hidden += model.layers * t.hidden();
     result.operations += 2.0 * model.layers * static_cast<double>(m.rows * m.cols * tokens);
   }
@@ -51,7 +51,7 @@ void print_matmul_tables() {
       std::printf("| %s | %s |", s.name, m.name);
       for (const int64_t tokens : {1, 8, 16, 32, 64, 128, 256, 2048}) {
         const MatmulTimes t = times(s, m, tokens);
-        std::printf(" %.1f %s |", (t.work() + t.meeting + kNode) * 1e6, t.limit());
+        std::printf(" %.1f %s |", (t.work() + t.waiting() + kNode) * 1e6, t.limit());
       }
       std::printf("\n");
     }

@@ -136,11 +136,9 @@ class ModelBackend : public Backend {
     small(int8 ? "rmsnorm_int8" : "rmsnorm", tokens(), kRowBlocks, 1,
           tokens() * columns(x) * (int8 ? 5 : 6));
   }
-  // k and v are counted as if the cache was f16. Their tokens' positions, then their rotations, are
-  // loads in turn at the end of a tile.
+  // k and v are counted as if the cache was f16.
   void matmul_qkv(const Linear& w, const Buffer& x, Buffer&, int, const int32_t*) override {
     multiply(w, x, tokens_, Epilogue::kHeads);
-    launches_.back().waiting += 2 * kTrip;
   }
   void matmul_add(const Linear& w, const Buffer& x, Buffer&) override {
     multiply(w, x, tokens_, Epilogue::kAddF32);
@@ -218,7 +216,7 @@ class ModelBackend : public Backend {
     const MatmulTimes times =
         matmul_times({w.kind, w.group, false, w.rows, tokens, epilogue}, w.cols);
     launches_.push_back({"matmul " + std::to_string(w.rows) + " x " + std::to_string(w.cols),
-                         LaunchKind::kMatmul, times.work(), times.meeting, w.weight_bytes(),
+                         LaunchKind::kMatmul, times.work(), times.waiting(), w.weight_bytes(),
                          2.0 * static_cast<double>(w.rows) * cols * count, times.hidden()});
   }
 

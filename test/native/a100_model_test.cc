@@ -29,6 +29,11 @@ void test_matmul() {
       matmul_times({MatmulKind::kF16, 0, false, 12288, 1, cuda::Epilogue::kStoreF16}, 4096);
   check_near("bytes of one token", one.memory, 54.872e-6);
   CHECK(std::strcmp(one.limit(), "memory") == 0, "the limit is %s", one.limit());
+  // Its tiles are shared. With q, k and v, a position and a rotation are waited for as well.
+  check_near("meeting", one.waiting(), 1e-6);
+  const MatmulTimes heads =
+      matmul_times({MatmulKind::kF16, 0, false, 12288, 1, cuda::Epilogue::kHeads}, 4096);
+  check_near("and rotations", heads.waiting(), 1e-6 + 2 * 270 / 1.41e9);
   // 48 x 16 tiles of 64 stages, over 108 blocks: 456 stages for the busiest. A stage is 256 x 128 x
   // 64 multiply-adds, 870.4 a cycle: 2409.4 cycles.
   const MatmulTimes many =

@@ -44,13 +44,17 @@ function upperHalf(bits: number): number {
 const OTHER_FILES = ['config.json', 'generation_config.json', 'tokenizer.model'];
 
 /** A copy of the folder in f32 whose matrices have their weights changed by `change`. */
-export function writeChanged(folder: string, to: string, change: (x: number) => number): string {
+export function writeChanged(
+  folder: string,
+  to: string,
+  change: (x: number, name: string) => number,
+): string {
   mkdirSync(to, { recursive: true });
   for (const name of OTHER_FILES) {
     if (existsSync(join(folder, name))) copyFileSync(join(folder, name), join(to, name));
   }
   const tensors = readWeights(folder).map(({ name, shape, values }) => {
-    const changed = shape.length === 1 ? values : values.map(change);
+    const changed = shape.length === 1 ? values : values.map((x) => change(x, name));
     return { name, dtype: 'F32', shape, data: new Uint8Array(changed.buffer) };
   });
   writeFileSync(join(to, 'model.safetensors'), safetensorsBytes(tensors));

@@ -1,7 +1,11 @@
 /** Models on a CUDA device from load to dispose: options, memory, candidates, errors. */
-import { describe, expect, test } from '@jest/globals';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { estimateMemory, Llama, type LoadOptions } from '../../../lib/index.js';
-import { demoFolder, demoGolden } from '../../e2e/support.js';
+import { writeChanged } from '../../e2e/checkpoint-copies.js';
+import { Driver, demoFolder, demoGolden } from '../../e2e/support.js';
 
 const SMALL = { kvCacheTokens: 1024, threads: 1 } as const;
 const prompt = demoGolden.cases[0]!.ids;
@@ -61,6 +65,46 @@ describe('memory', () => {
     await expect(Llama.load(demoFolder, options)).rejects.toMatchObject({
       code: 'ALTIPLANO_OUT_OF_MEMORY',
       message: expect.stringMatching(/KV cache \(268435456 tokens.*available on cuda:0/),
+    });
+  });
+});
+
+/**
+ * A copy of the demo model that computes the same: what makes queries, values and the middle of the
+ * feed-forward block is multiplied by powers of two, what follows them by the inverse.
+ */
+function writeScaled(to: string): void {
+  const powers: Readonly<Record<string, number>> = {
+    q_proj: 40,
+    k_proj: -40,
+    v_proj: 24,
+    o_proj: -24,
+    up_proj: 30,
+    down_proj: -30,
+  };
+  writeChanged(demoFolder, to, (x, name) => x * 2 ** (powers[name.split('.').at(-2)!] ?? 0));
+}
+
+describe('weights and activations beyond the range of f16', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'altiplano-range-'));
+  beforeAll(() => writeScaled(folder));
+  afterAll(() => rmSync(folder, { recursive: true }));
+  const options = { device: 'cuda', weights: 'bf16', kvCacheTokens: 512, threads: 1 } as const;
+
+  test.each(['bf16', 'int8'] as const)('are the same to bf16, KV cache in %s', async (kv) => {
+    const logits = async (path: string) => {
+      const driver = await Driver.load(path, { ...options, kv });
+      const rows = await driver.logitsOf(prompt);
+      await driver.dispose();
+      return rows;
+    };
+    // Rounding and sums do not depend on a power of two: every bit is the same.
+    expect(await logits(folder)).toEqual(await logits(demoFolder));
+  });
+
+  test('are refused in f16, with the name of the tensor', async () => {
+    await expect(Driver.load(folder, { ...options, weights: 'f16' })).rejects.toMatchObject({
+      message: expect.stringMatching(/proj.*too large for f16: use bf16 or f32/),
     });
   });
 });

@@ -4,6 +4,7 @@
 
 #include "cuda/matmul_plan.h"
 #include "matmul_problem.h"
+#include "util/error.h"
 
 namespace altiplano::test {
 
@@ -316,6 +317,19 @@ void test_matmul_range(CudaDevice& device) {
             "f16 computes what it cannot hold");
       device.launches();
     }
+  }
+
+  // Only floats are multiplied in bf16.
+  for (const bool int8_activations : {false, true}) {
+    const WeightFormat format = {int8_activations ? WeightType::kBF16 : WeightType::kInt8,
+                                 int8_activations ? 0 : 32, false};
+    bool refused = false;
+    try {
+      matmul->allocate({format, 64, 64, RowOrder::kPlain, int8_activations, ActivationType::kBF16});
+    } catch (const Error& error) {
+      refused = std::strcmp(error.code(), "ALTIPLANO_INTERNAL") == 0;
+    }
+    CHECK(refused, "%s with bf16 activations", describe(format));
   }
 }
 

@@ -44,6 +44,11 @@ export interface Gpu {
   /** For instance "8.0". */
   computeCapability: string;
   totalBytes: number;
+  /** With the highest clocks, from which `bench` computes nominal limits; 0 where not known. */
+  multiprocessors: number;
+  clockKhz: number;
+  memoryClockKhz: number;
+  memoryBusBits: number;
   /** Why it cannot be used; null if it can. */
   problem: string | null;
 }

@@ -5,6 +5,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { availableParallelism } from 'node:os';
+import { findGpus } from '../dist/devices.js';
 import { root } from './build-native.mjs';
 
 function run(command, args, env = {}) {
@@ -31,5 +32,17 @@ function engine() {
   return run(process.execPath, [...jest, 'test/cuda/on-device/'], { ALTIPLANO_TEST_DEVICE: 'gpu' });
 }
 
+const { problem, devices } = await findGpus();
+const usable = devices.filter((device) => device.problem === null);
+if (usable.length === 0) {
+  console.error(`test:gpu: no GPU to test on: ${problem ?? devices[0].problem}`);
+  process.exit(2);
+}
+for (const { index, name, computeCapability } of usable) {
+  console.log(`cuda:${index}: ${name}, compute capability ${computeCapability}`);
+}
+
 const passed = [kernels(), engine()];
+console.log("\nNot run on a GPU: injected failures, findings and counters are the simulator's");
+console.log('(npm test has them); the tests of two GPUs say SKIPPED where there is one.');
 process.exitCode = passed.every(Boolean) ? 0 : 1;

@@ -1,5 +1,5 @@
 /** altiplano, from dist/, as an engine of the benchmark; it also measures the limits of the machine. */
-import { bandwidthBuffer, modelWork } from '../../dist/cli/bench-limits.js';
+import { bandwidthBuffer, gpuOf, modelWork, nominalLimits } from '../../dist/cli/bench-limits.js';
 import { Llama, openCheckpoint } from '../../dist/index.js';
 import { availableMemoryBytes } from '../../dist/load-plan.js';
 import { native } from '../../dist/native.js';
@@ -37,15 +37,16 @@ async function generate({ promptTokens: count, newTokens, seed, limitMs }) {
 }
 
 await serve({
-  async open({ model, threads, contextTokens, kv }) {
+  async open({ model, threads, contextTokens, kv, device = 'cpu', sequences = 1 }) {
     llama = await Llama.load(model, {
+      device,
       threads,
       contextTokens,
-      kvCacheTokens: contextTokens,
+      kvCacheTokens: contextTokens * sequences,
       ...(kv && { kv }),
     });
     const { isa, weights, loadMs } = llama.info;
-    return { isa, weights, kv: llama.info.kv, loadMs };
+    return { isa, weights, kv: llama.info.kv, loadMs, device: llama.info.device };
   },
 
   async run(args) {
@@ -97,15 +98,22 @@ await serve({
     };
   },
 
-  work: async ({ model, threads }) => modelWork(await openCheckpoint(model), { threads }),
+  work: async ({ model, threads, device = 'cpu' }) =>
+    modelWork(await openCheckpoint(model), { threads, device }, await gpuOf(device)),
 
-  async limits({ threads }) {
+  /** A processor's are measured, a GPU's nominal. */
+  async limits({ threads, device = 'cpu' }) {
+    const gpu = await gpuOf(device);
+    if (gpu !== null) {
+      const { bytesPerSecond, f16MacsPerSecond } = nominalLimits(gpu);
+      return { readBytesPerSecond: bytesPerSecond ?? 0, peakMacsPerSecond: f16MacsPerSecond ?? 0 };
+    }
     return {
       readBytesPerSecond: await native().measureReadBandwidth(
         bandwidthBuffer(availableMemoryBytes()),
         threads,
       ),
-      int8MacsPerSecond: await native().measureInt8Peak(threads),
+      peakMacsPerSecond: await native().measureInt8Peak(threads),
     };
   },
 });

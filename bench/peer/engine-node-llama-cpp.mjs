@@ -1,6 +1,6 @@
 /**
- * node-llama-cpp on the CPU, as an engine of the benchmark: memory-mapped, with flash attention and
- * its default KV cache (f16), as fast as it goes.
+ * node-llama-cpp on the CPU, or with its CUDA build on a GPU, as an engine of the benchmark:
+ * memory-mapped, with flash attention and its default KV cache (f16), as fast as it goes.
  */
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -9,46 +9,69 @@ import { peakMemoryBytes, promptTokens, serve, tokensPerSecond } from './protoco
 const OPTIONS = { temperature: 0, yieldEogToken: true };
 
 let sequence;
+/** All of them; `sequence` is the first. */
+let sequences;
 /** The generation of `fill`. */
 let filled;
 
 /** Reads a prompt; the time of its first token, and the generator of those behind it. */
-async function begin(count, seed) {
-  await sequence.clearHistory();
+async function begin(count, seed, of = sequence) {
+  await of.clearHistory();
   const start = performance.now();
-  const tokens = sequence.evaluate(promptTokens(count, seed), OPTIONS);
+  const tokens = of.evaluate(promptTokens(count, seed), OPTIONS);
   await tokens.next();
   return { tokens, start, first: performance.now() };
 }
 
+async function generate({ promptTokens: count, newTokens, seed, limitMs = Infinity, of }) {
+  const { tokens, start, first } = await begin(count, seed, of);
+  const times = [first];
+  while (times.length < newTokens && (times.length < 4 || times.at(-1) - first < limitMs)) {
+    await tokens.next();
+    times.push(performance.now());
+  }
+  await tokens.return();
+  return {
+    prefillTokensPerSecond: (count * 1000) / (first - start),
+    decodeTokensPerSecond: newTokens > 1 ? tokensPerSecond(times) : 0,
+  };
+}
+
 await serve({
-  async open({ peer, model, threads, contextTokens }) {
+  async open({ peer, model, threads, contextTokens, device = 'cpu', sequences: count = 1 }) {
     const start = performance.now();
     const entry = join(peer, 'node_modules/node-llama-cpp/dist/index.js');
     const { getLlama } = await import(pathToFileURL(entry));
-    const llama = await getLlama({ gpu: false, build: 'never', logLevel: 'error' });
-    const loaded = await llama.loadModel({ modelPath: model, useMmap: true });
+    const gpu = device === 'cpu' ? false : 'cuda';
+    const llama = await getLlama({ gpu, build: 'never', logLevel: 'error' });
+    // It goes on without a GPU if it cannot use it.
+    if (llama.gpu !== gpu) throw new Error('node-llama-cpp cannot use CUDA here');
+    const loaded = await llama.loadModel({
+      modelPath: model,
+      useMmap: true,
+      ...(gpu && { gpuLayers: 'max' }),
+    });
     const context = await loaded.createContext({
       contextSize: contextTokens,
-      batchSize: 512,
+      sequences: count,
+      batchSize: gpu ? Math.min(2048, contextTokens * count) : 512,
       threads,
       flashAttention: true,
     });
-    sequence = context.getSequence();
+    sequences = Array.from({ length: count }, () => context.getSequence());
+    [sequence] = sequences;
     return { loadMs: performance.now() - start };
   },
 
-  async run({ promptTokens: count, newTokens, seed, limitMs = Infinity }) {
-    const { tokens, start, first } = await begin(count, seed);
-    const times = [first];
-    while (times.length < newTokens && (times.length < 4 || times.at(-1) - first < limitMs)) {
-      await tokens.next();
-      times.push(performance.now());
-    }
-    await tokens.return();
+  run: (args) => generate(args),
+
+  /** All sequences at once, which the context reads and decodes in shared batches; the sum. */
+  async together({ seed, ...args }) {
+    const all = await Promise.all(
+      sequences.map((one, i) => generate({ ...args, seed: seed + i, of: one })),
+    );
     return {
-      prefillTokensPerSecond: (count * 1000) / (first - start),
-      decodeTokensPerSecond: newTokens > 1 ? tokensPerSecond(times) : 0,
+      decodeTokensPerSecond: all.reduce((sum, each) => sum + each.decodeTokensPerSecond, 0),
     };
   },
 

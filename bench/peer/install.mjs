@@ -33,19 +33,29 @@ function npm(folder, packages) {
   if (status !== 0) throw new Error(`npm could not install ${packages.join(', ')}; see above`);
 }
 
-/** Installs the peer unless it is there. @returns its folder */
-export function installPeer() {
+/** The packages of binaries that the peer needs; its CUDA build comes in two, beside the CPU's. */
+export function binaryPackages(onGpu) {
   const platform = PLATFORMS[`${process.platform} ${process.arch}`];
   if (platform === undefined) {
     throw new Error(`node-llama-cpp for ${process.platform} ${process.arch}: use --peer FOLDER`);
   }
+  const names = onGpu ? [platform, `${platform}-cuda`, `${platform}-cuda-ext`] : [platform];
+  return names.map((name) => `@node-llama-cpp/${name}`);
+}
+
+/** Installs the peer unless it is there. @returns its folder */
+export function installPeer(onGpu = false) {
+  const packages = binaryPackages(onGpu);
   const cache = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
   const folder = join(cache, 'altiplano', `node-llama-cpp-${PEER_VERSION}`);
-  const binaries = join(folder, 'node_modules/@node-llama-cpp', platform);
-  if (peerVersion(folder) === PEER_VERSION && existsSync(binaries)) return folder;
+  const isThere = packages.every((name) => existsSync(join(folder, 'node_modules', name)));
+  if (peerVersion(folder) === PEER_VERSION && isThere) return folder;
   console.error(`Installing node-llama-cpp ${PEER_VERSION} into ${folder} ...`);
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, 'package.json'), '{ "private": true }\n');
-  npm(folder, [`node-llama-cpp@${PEER_VERSION}`, `@node-llama-cpp/${platform}@${PEER_VERSION}`]);
+  npm(
+    folder,
+    ['node-llama-cpp', ...packages].map((name) => `${name}@${PEER_VERSION}`),
+  );
   return folder;
 }

@@ -4,6 +4,10 @@
  *
  *   npm run setup && npm run bench:peer -- --models FOLDER
  *
+ * On a GPU, beside its CUDA build, with rows of its own and nominal limits:
+ *
+ *   npm run setup && npm run bench:gpu -- --models FOLDER
+ *
  * FOLDER holds 1b-q4_0.gguf, 1b-q8_0.gguf and 7b-q4_0.gguf; for those that are missing it says how
  * to get them. node-llama-cpp is installed into a cache folder on first use. Leave the machine
  * otherwise idle; all rows take about half an hour with two cores.
@@ -11,7 +15,9 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { chooseGpu } from '../../dist/devices.js';
 import { cpuInfo } from '../../dist/index.js';
+import { resolveLoadOptions } from '../../dist/options.js';
 import { installPeer, peerVersion } from './install.mjs';
 import { machineFacts, usedShare } from './machine.mjs';
 import {
@@ -23,7 +29,7 @@ import {
 } from './measure.mjs';
 import { explainModels, modelPath } from './models.mjs';
 import { judge, markdownTable, summary, textTable } from './report.mjs';
-import { allRows, chooseRows } from './rows.mjs';
+import { allRows, chooseRows, gpuRows } from './rows.mjs';
 
 const USAGE = `usage: npm run bench:peer -- --models FOLDER [options]
   --models FOLDER   where the GGUF files are
@@ -31,6 +37,7 @@ const USAGE = `usage: npm run bench:peer -- --models FOLDER [options]
                     quota; or one model's, for instance prefill:7b-q4_0
   --runs N          how often; the median counts (default 5)
   --threads N       of each engine (default 2)
+  --device NAME     cpu (default), cuda or cuda:1: other rows, decode and prefill
   --peer FOLDER     where node-llama-cpp is installed (default: a cache folder, installed from npm)
   --json FILE       writes all figures, after every row
   --markdown        prints Markdown
@@ -50,6 +57,7 @@ function options() {
       only: { type: 'string' },
       runs: { type: 'string', default: '5' },
       threads: { type: 'string', default: '2' },
+      device: { type: 'string', default: 'cpu' },
       peer: { type: 'string' },
       json: { type: 'string' },
       markdown: { type: 'boolean', default: false },
@@ -67,12 +75,33 @@ function options() {
     throw new Error(`--${name}: expected a whole number from 1, found ${values[name]}`);
   };
   if (values.models === undefined) throw new Error('--models FOLDER is missing');
+  const { device, quick, only } = values;
+  if (!/^(cpu|cuda(:\d+)?)$/.test(device)) {
+    throw new Error(`--device: expected cpu, cuda or cuda:1, found ${device}`);
+  }
   return {
     ...values,
-    rows: chooseRows(allRows(values.quick), values.only),
+    rows: chooseRows((device === 'cpu' ? allRows : gpuRows)(quick), only),
     runs: count('runs'),
     threads: count('threads'),
   };
+}
+
+/** Whether two rows can be measured in engines that were opened once. */
+const sameEngines = (a, b) =>
+  ['model', 'env', 'contextTokens'].every((name) => a[name] === b[name]) &&
+  (a.contextTokens === undefined || a.sequences === b.sequences);
+
+/** The GPU to measure on; says why, and ends the process, if there is none that can be used. */
+async function chooseDevice(name) {
+  if (name === 'cpu') return { device: name, gpu: null };
+  try {
+    const gpu = await chooseGpu(resolveLoadOptions({ device: name }));
+    return { device: `cuda:${gpu.index}`, gpu };
+  } catch (error) {
+    console.error(`no GPU to measure on: ${error.message}`);
+    process.exit(2);
+  }
 }
 
 /** Measures all rows; `report` gets each one's outcome as it comes. */
@@ -86,9 +115,7 @@ async function measure(rows, bench, report) {
   for (const row of rows) {
     if (done.has(row)) continue;
     // What runs in the same engines is measured together: loading takes longer than most runs.
-    const together = isSpeed(row)
-      ? rows.filter((r) => isSpeed(r) && r.model === row.model && r.env === row.env)
-      : [row];
+    const together = isSpeed(row) ? rows.filter((r) => isSpeed(r) && sameEngines(r, row)) : [row];
     console.error(`${new Date().toLocaleTimeString()}  ${together.map((r) => r.title).join('; ')}`);
     try {
       if (!existsSync(modelPath(bench.folder, row.model))) {
@@ -104,11 +131,12 @@ async function measure(rows, bench, report) {
 
 async function main() {
   const { rows, models, runs, threads, json, markdown, quick, ...given } = options();
+  const { device, gpu } = await chooseDevice(given.device);
   const folder = resolve(models);
   for (const line of explainModels(folder, [...new Set(rows.map(({ model }) => model))])) {
     console.error(line);
   }
-  const peer = given.peer === undefined ? installPeer() : resolve(given.peer);
+  const peer = given.peer === undefined ? installPeer(gpu !== null) : resolve(given.peer);
   const version = peerVersion(peer);
   if (version === undefined) throw new Error(`--peer: node-llama-cpp is not installed in ${peer}`);
   const root = new URL('../../', import.meta.url);
@@ -121,7 +149,8 @@ async function main() {
       'node-llama-cpp': version,
       node: process.version,
     },
-    kernels: cpuInfo().selected,
+    device: gpu?.name ?? 'cpu',
+    kernels: gpu === null ? cpuInfo().selected : `sm_${gpu.computeCapability.replace('.', '')}`,
     threads,
     runs,
     quick,
@@ -133,7 +162,7 @@ async function main() {
     console.error(`Warning: ${facts.warning}`);
   }
   const outcomes = [];
-  await measure(rows, { runs, threads, folder, peer }, (outcome) => {
+  await measure(rows, { runs, threads, folder, peer, device }, (outcome) => {
     outcomes.push(outcome);
     if (json) writeFileSync(json, `${JSON.stringify({ ...facts, rows: outcomes }, null, 2)}\n`);
   });
@@ -142,6 +171,7 @@ async function main() {
   const versions = Object.entries(facts.versions).map(([name, v]) => `${name} ${v}`);
   const head = [
     `${facts.date}, ${facts.machine}`,
+    ...(gpu === null ? [] : [`${device}: ${gpu.name}, limits by its clocks, not measured`]),
     `${versions.join(', ')}; altiplano's kernels: ${facts.kernels}`,
     `${threads} threads each, medians of ${runs} alternating runs`,
     facts.command,

@@ -49,7 +49,9 @@ function open(engine, row, bench, options = {}) {
     peer: bench.peer,
     model: modelPath(bench.folder, row.model),
     threads: bench.threads,
-    contextTokens: CONTEXT_TOKENS,
+    contextTokens: row.contextTokens ?? CONTEXT_TOKENS,
+    device: bench.device,
+    sequences: row.kind === 'together' ? 1 : row.sequences,
     ...options,
   });
 }
@@ -60,13 +62,21 @@ const WARM_UP = { promptTokens: 16, newTokens: 4, seed: 0 };
 export async function measureSpeeds(rows, bench, report) {
   const [{ model, env }] = rows;
   const engines = { altiplano: new Engine('altiplano', { env }), limits: new Engine('altiplano') };
-  if (rows.some(({ peer }) => peer !== false)) engines.peer = new Engine('peer');
+  if (rows.some(({ peer }) => peer !== false)) {
+    // It takes the first GPU that it sees.
+    const [, index] = bench.device.split(':');
+    engines.peer = new Engine('peer', index && { env: { CUDA_VISIBLE_DEVICES: index } });
+  }
   await withEngines(engines, async ({ altiplano, peer, limits }) => {
     const opened = await open(altiplano, rows[0], bench);
     if (peer) await open(peer, rows[0], bench);
     for (const engine of [altiplano, peer]) await engine?.ask('run', WARM_UP);
-    const { threads } = bench;
-    const work = await limits.ask('work', { model: modelPath(bench.folder, model), threads });
+    const { threads, device } = bench;
+    const work = await limits.ask('work', {
+      model: modelPath(bench.folder, model),
+      threads,
+      device,
+    });
     for (const row of rows) {
       const result = await measureSpeed(row, bench, engines, work);
       report(row, { ...result, isa: opened.isa, weights: opened.weights, kv: opened.kv });
@@ -74,7 +84,8 @@ export async function measureSpeeds(rows, bench, report) {
   });
 }
 
-async function measureSpeed(row, { runs, threads }, { altiplano, peer, limits }, work) {
+async function measureSpeed(row, bench, { altiplano, peer, limits }, work) {
+  const { runs, threads, device } = bench;
   const { kind, promptTokens = 16, newTokens = 1, sequences } = row;
   const figure = kind === 'prefill' ? 'prefillTokensPerSecond' : 'decodeTokensPerSecond';
   const speed = (engine, command, more) => async (run) => {
@@ -83,26 +94,32 @@ async function measureSpeed(row, { runs, threads }, { altiplano, peer, limits },
   };
   const turns = {
     altiplano: speed(altiplano, 'run'),
-    limits: () => limits.ask('limits', { threads }),
+    limits: () => limits.ask('limits', { threads, device }),
   };
   if (kind === 'together') {
     turns.one = turns.altiplano;
     turns.altiplano = speed(altiplano, 'together', { sequences });
+  } else if (kind === 'batch') {
+    for (const [name, engine] of Object.entries({ altiplano, peer })) {
+      turns[name] = speed(engine, 'together', { sequences });
+    }
   } else {
     turns.peer = speed(peer, 'run');
   }
   const values = await alternate(runs, turns);
   const ours = median(values.altiplano);
-  const peak = median(values.limits.map(({ int8MacsPerSecond }) => int8MacsPerSecond));
+  const peak = median(values.limits.map(({ peakMacsPerSecond }) => peakMacsPerSecond));
   const bandwidth = median(values.limits.map(({ readBytesPerSecond }) => readBytesPerSecond));
   const macs = work.layerMacsPerToken + work.headMacs / promptTokens;
   const result = { altiplano: values.altiplano, peer: values.peer };
   if (kind === 'together') return { ...result, one: values.one, share: ours / median(values.one) };
-  if (kind === 'decode') {
-    const share = (ours * work.weightsBytesPerToken) / bandwidth;
-    return { ...result, share, limit: bandwidth / work.weightsBytesPerToken, bandwidth };
+  if (kind === 'decode' || kind === 'batch') {
+    if (bandwidth === 0) return { ...result, noShare: 'the bandwidth is not known' };
+    // A step reads the weights once for all sequences.
+    const limit = (bandwidth / work.weightsBytesPerToken) * (sequences ?? 1);
+    return { ...result, share: ours / limit, limit, bandwidth };
   }
-  if (peak === 0) return { ...result, noShare: 'the peak of this processor is not known' };
+  if (peak === 0) return { ...result, noShare: 'the peak is not known' };
   return { ...result, share: (ours * macs) / peak, limit: peak / macs, peak };
 }
 

@@ -124,6 +124,46 @@ export function allRows(isQuick = false) {
   return rows.map((row) => ({ id: `${row.group}:${row.model}`, ...row }));
 }
 
+const NOMINAL_PEAK = { label: 'of the nominal f16 peak', percent: true };
+const NOMINAL_BANDWIDTH = { label: 'of the nominal bandwidth, weights alone', percent: true };
+
+/** The rows of `npm run bench:gpu`; no goal is set for them, since none was measured yet. */
+export function gpuRows(isQuick = false) {
+  const name = (model) => MODELS[model].name;
+  const prefill = (model, tokens) => ({
+    group: 'prefill',
+    title: `prefill, ${name(model)}, ${tokens} tokens`,
+    kind: 'prefill',
+    model,
+    promptTokens: tokens,
+    contextTokens: isQuick ? 256 : 2560,
+    sequences: 1,
+    unit: 'tok/s',
+    ratio: {},
+    share: { ...NOMINAL_PEAK },
+  });
+  // All sequences of a context count: engines reserve their KV cache together.
+  const decode = (model, sequences, contextTokens) => ({
+    group: 'decode',
+    title: `decode, ${name(model)}, batch ${sequences}`,
+    kind: 'batch',
+    model,
+    newTokens: isQuick ? 16 : 128,
+    contextTokens,
+    sequences,
+    unit: 'tok/s',
+    ratio: {},
+    share: { ...NOMINAL_BANDWIDTH },
+  });
+  const rows = Object.keys(MODELS).flatMap((model) => [
+    ...(isQuick ? [64, 128] : [512, 2048]).map((tokens) => prefill(model, tokens)),
+    decode(model, 1, isQuick ? 256 : 2560),
+    decode(model, 8, 256),
+    decode(model, 64, 256),
+  ]);
+  return rows.map((row) => ({ id: `${row.group}:${row.model}`, ...row }));
+}
+
 /** Rows whose group, or group:model, is in `only`; all without it. @throws for unknown names */
 export function chooseRows(rows, only) {
   if (only === undefined) return rows;

@@ -3,9 +3,11 @@
  * the multiply-adds that reading a prompt takes (arithmetic). Used by `altiplano bench` and by the
  * benchmark beside another engine (bench/peer).
  */
+
+import { findGpus } from '../devices.js';
 import type { Checkpoint, LoadOptions } from '../index.js';
 import { planLoad } from '../load-plan.js';
-import { native } from '../native.js';
+import { type Gpu, native } from '../native.js';
 import { resolveLoadOptions } from '../options.js';
 
 /** What the weights of a model cost. Attention over the KV cache comes on top. */
@@ -23,10 +25,16 @@ export interface ModelWork {
 
 /**
  * @param options how the model is loaded
+ * @param gpu where it is loaded; null: the CPU
  * @throws as `Llama.load` does for options that are wrong or do not fit the model
  */
-export function modelWork(checkpoint: Checkpoint, options: LoadOptions): ModelWork {
-  const { spec, memory } = planLoad(checkpoint, resolveLoadOptions(options));
+export function modelWork(
+  checkpoint: Checkpoint,
+  options: LoadOptions,
+  gpu: Gpu | null = null,
+): ModelWork {
+  const place = gpu === null ? undefined : { gpu, availableBytes: gpu.totalBytes };
+  const { spec, memory } = planLoad(checkpoint, resolveLoadOptions(options), place);
   const { head, ...tied } = spec.tensors;
   let weightsBytesPerToken = memory.weightsBytes;
   if (head !== undefined) {
@@ -57,4 +65,40 @@ export function bandwidthBuffer(availableBytes: number): number {
   const mebibyte = 2 ** 20;
   const size = Math.min(1024 * mebibyte, Math.max(64 * mebibyte, availableBytes / 4));
   return Math.floor(size / mebibyte) * mebibyte;
+}
+
+/** The GPU behind a device of {@link LlamaInfo}; null for "cpu". */
+export async function gpuOf(device: string): Promise<Gpu | null> {
+  if (device === 'cpu') return null;
+  const { devices } = await findGpus();
+  return devices.find(({ index }) => device === `cuda:${index}`) ?? null;
+}
+
+/**
+ * Multiply-adds of dense f16 matrices, with sums in f32, that the tensor cores of a multiprocessor do
+ * in a clock, by compute capability (CUDA programming guide and the architectures' white papers).
+ * GeForce cards of 8.6 and 8.9 do half of it.
+ */
+const F16_MACS_PER_CLOCK: Readonly<Record<string, number>> = {
+  '8.0': 1024,
+  '8.6': 512,
+  '8.9': 512,
+  '9.0': 2048,
+};
+
+/** What a GPU could deliver by its clocks: nominal figures, not measured; null where not known. */
+export interface NominalLimits {
+  bytesPerSecond: number | null;
+  /** Of f16 matrices; of int8 ones it is twice as many. */
+  f16MacsPerSecond: number | null;
+}
+
+export function nominalLimits(gpu: Gpu): NominalLimits {
+  // Two transfers a clock.
+  const bytesPerSecond = 2 * gpu.memoryClockKhz * 1e3 * (gpu.memoryBusBits / 8);
+  const macs = F16_MACS_PER_CLOCK[gpu.computeCapability] ?? 0;
+  return {
+    bytesPerSecond: bytesPerSecond || null,
+    f16MacsPerSecond: gpu.multiprocessors * gpu.clockKhz * 1e3 * macs || null,
+  };
 }

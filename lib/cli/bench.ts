@@ -32,6 +32,8 @@ bandwidth is measured with a buffer that no cache holds. The decode share is (by
 a token reads) × (tokens a second) / bandwidth; weights that fit the caches can exceed 1. The prefill
 share is (multiply-adds of a prompt token: one for each weight of the layers, and the output head
 once a prompt) × (tokens a second) / the most multiply-adds of int8 numbers that the processor does.
+On a GPU nothing is measured: bandwidth and peak (of f16 numbers; of int8 ones with --activations int8)
+are nominal, from its clocks.
 
 Examples:
   altiplano bench
@@ -48,7 +50,7 @@ export function benchCommand(context: CliContext, finish: Finish): Command {
     .option('--runs <n>', 'how often; the median counts', integer({ min: 1, max: 1000 }), 3);
   return addJson(
     addModelOptions(command),
-    'prefillTokensPerSecond, decodeTokensPerSecond, loadMs, peakRssBytes, readBandwidthBytesPerSecond, decodeBandwidthShare, int8MacsPerSecond, prefillPeakShare, …',
+    'prefillTokensPerSecond, decodeTokensPerSecond, loadMs, peakRssBytes, readBandwidthBytesPerSecond, decodeBandwidthShare, int8MacsPerSecond, prefillPeakShare, limits, …',
   )
     .addHelpText('after', DETAILS)
     .action(async (flags: BenchFlags) => {
@@ -76,17 +78,23 @@ export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
       import('../native.js'),
       import('../load-plan.js'),
     ]);
-    // The limits that are measured are the processor's.
-    const onCpu = info.device === 'cpu';
-    const readBandwidthBytesPerSecond = onCpu
-      ? await native().measureReadBandwidth(
-          limits.bandwidthBuffer(availableMemoryBytes()),
-          info.threads,
-        )
-      : null;
-    // null: this processor's peak is not known.
-    const int8MacsPerSecond = onCpu ? (await native().measureInt8Peak(info.threads)) || null : null;
-    const work = limits.modelWork(checkpoint, loadOptions(flags));
+    const gpu = await limits.gpuOf(info.device);
+    // A processor's limits are measured, a GPU's are those of its clocks.
+    const nominal = gpu && limits.nominalLimits(gpu);
+    const readBandwidthBytesPerSecond =
+      nominal === null
+        ? await native().measureReadBandwidth(
+            limits.bandwidthBuffer(availableMemoryBytes()),
+            info.threads,
+          )
+        : nominal.bytesPerSecond;
+    // null: the peak is not known.
+    const isInt8 = gpu === null || info.activations === 'int8';
+    const peakMacsPerSecond =
+      nominal === null
+        ? (await native().measureInt8Peak(info.threads)) || null
+        : nominal.f16MacsPerSecond && nominal.f16MacsPerSecond * (isInt8 ? 2 : 1);
+    const work = limits.modelWork(checkpoint, loadOptions(flags), gpu);
     const macsPerPromptToken = limits.promptMacs(work, flags.promptTokens) / flags.promptTokens;
     const results = {
       model: info.name,
@@ -107,11 +115,13 @@ export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
       decodeBandwidthShare:
         readBandwidthBytesPerSecond &&
         (work.weightsBytesPerToken * speed.decodeTokensPerSecond) / readBandwidthBytesPerSecond,
-      int8MacsPerSecond,
+      int8MacsPerSecond: isInt8 ? peakMacsPerSecond : null,
+      f16MacsPerSecond: isInt8 ? null : peakMacsPerSecond,
+      limits: nominal === null ? ('measured' as const) : ('nominal' as const),
       macsPerPromptToken,
       prefillPeakShare:
-        int8MacsPerSecond &&
-        (macsPerPromptToken * speed.prefillTokensPerSecond) / int8MacsPerSecond,
+        peakMacsPerSecond &&
+        (macsPerPromptToken * speed.prefillTokensPerSecond) / peakMacsPerSecond,
     };
     if (flags.json) await writeJson(context, results);
     else await write(context.stdout, report(results, info.memory.weightsBytes));
@@ -204,12 +214,18 @@ interface Results extends Speed {
   weightsBytesPerToken: number;
   decodeBandwidthShare: number | null;
   int8MacsPerSecond: number | null;
+  f16MacsPerSecond: number | null;
+  limits: 'measured' | 'nominal';
   macsPerPromptToken: number;
   prefillPeakShare: number | null;
 }
 
 function report(results: Results, weightsBytes: number): string {
-  const { decodeTokensPerSecond, decodeBandwidthShare, int8MacsPerSecond, runs } = results;
+  const { decodeTokensPerSecond, decodeBandwidthShare, runs } = results;
+  const isNominal = results.limits === 'nominal';
+  const nominal = isNominal ? ', nominal' : '';
+  const peak = results.f16MacsPerSecond ?? results.int8MacsPerSecond;
+  const peakName = results.f16MacsPerSecond === null ? 'int8 peak' : 'f16 peak';
   return table([
     ...(results.device === 'cpu' ? [] : [['device', results.device]]),
     ['machine', `${results.cpu}, ${plural(results.threads, 'thread')}, ${results.isa} kernels`],
@@ -230,19 +246,19 @@ function report(results: Results, weightsBytes: number): string {
     ],
     ['peak memory', formatBytes(results.peakRssBytes)],
     ...(results.readBandwidthBytesPerSecond === null
-      ? []
+      ? [['read bandwidth', 'not known']]
       : [
-          ['read bandwidth', `${formatBytes(results.readBandwidthBytesPerSecond)}/s`],
+          ['read bandwidth', `${formatBytes(results.readBandwidthBytesPerSecond)}/s${nominal}`],
           [
             'share of it',
             `${number(100 * decodeBandwidthShare!)} %: each token reads ${formatBytes(results.weightsBytesPerToken)} of weights` +
               (decodeBandwidthShare! > 1 ? ', which the caches hold' : ''),
           ],
         ]),
-    ...(int8MacsPerSecond === null
-      ? [['int8 peak', results.device === 'cpu' ? 'not known for this processor' : 'not measured']]
+    ...(peak === null
+      ? [['peak', `not known for this ${isNominal ? 'GPU' : 'processor'}`]]
       : [
-          ['int8 peak', `${number(int8MacsPerSecond / 1e9)} billion multiply-adds/s`],
+          [peakName, `${number(peak / 1e9)} billion multiply-adds/s${nominal}`],
           [
             'share of it',
             `${number(100 * results.prefillPeakShare!)} %: each prompt token takes ` +

@@ -22,6 +22,7 @@ struct Gpu {
   std::string name;
   std::string compute_capability;
   double total_bytes;
+  int multiprocessors, clock_khz, memory_clock_khz, memory_bus_bits;
   std::string problem;
 };
 
@@ -42,7 +43,8 @@ Gpus find_gpus() {
     const cuda::DeviceProperties& p = device.properties;
     gpus.devices.push_back({p.ordinal, p.name,
                             std::to_string(p.major) + "." + std::to_string(p.minor),
-                            static_cast<double>(p.total_bytes), device.problem});
+                            static_cast<double>(p.total_bytes), p.multiprocessors, p.clock_khz,
+                            p.memory_clock_khz, p.memory_bus_bits, device.problem});
   }
   return gpus;
 }
@@ -84,6 +86,10 @@ Napi::Value gpus_to_js(Napi::Env env, const Gpus& found) {
     o.Set("name", Napi::String::New(env, gpu.name));
     o.Set("computeCapability", Napi::String::New(env, gpu.compute_capability));
     o.Set("totalBytes", Napi::Number::New(env, gpu.total_bytes));
+    o.Set("multiprocessors", Napi::Number::New(env, gpu.multiprocessors));
+    o.Set("clockKhz", Napi::Number::New(env, gpu.clock_khz));
+    o.Set("memoryClockKhz", Napi::Number::New(env, gpu.memory_clock_khz));
+    o.Set("memoryBusBits", Napi::Number::New(env, gpu.memory_bus_bits));
     o.Set("problem", text_to_js(env, gpu.problem));
     devices.Set(devices.Length(), o);
   }

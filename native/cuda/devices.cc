@@ -66,6 +66,9 @@ DeviceProperties device_properties(int ordinal) {
   p.shared_bytes_per_multiprocessor =
       device.attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR);
   p.l2_bytes = device.attribute(CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE);
+  p.clock_khz = device.attribute(CU_DEVICE_ATTRIBUTE_CLOCK_RATE);
+  p.memory_clock_khz = device.attribute(CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE);
+  p.memory_bus_bits = device.attribute(CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH);
   return p;
 }
 

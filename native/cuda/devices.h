@@ -21,6 +21,9 @@ struct DeviceProperties {
   int shared_bytes_per_block = 0;  // at most, where a kernel is allowed them
   int shared_bytes_per_multiprocessor = 0;
   int l2_bytes = 0;
+  int clock_khz = 0;  // the highest; 0 where the driver does not tell, as with the two below
+  int memory_clock_khz = 0;
+  int memory_bus_bits = 0;
 };
 
 struct Device {

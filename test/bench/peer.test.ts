@@ -1,15 +1,16 @@
 /** The benchmark beside another engine: what it concludes, and our engine behind its protocol. */
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 
+import { nominalLimits } from '../../lib/cli/bench-limits.js';
+
 // Plain JavaScript without types.
 const load = (path: string) => import(new URL(`../../bench/${path}`, import.meta.url).href);
-const [{ judge, markdownTable, summary, textTable }, { allRows, chooseRows }] = await Promise.all([
-  load('peer/report.mjs'),
-  load('peer/rows.mjs'),
-]);
+const [{ judge, markdownTable, summary, textTable }, { allRows, chooseRows, gpuRows }] =
+  await Promise.all([load('peer/report.mjs'), load('peer/rows.mjs')]);
 const { busyLoop, Engine } = await load('peer/engines.mjs');
 const { explainModels } = await load('peer/models.mjs');
 const { cpuQuota } = await load('peer/machine.mjs');
@@ -79,6 +80,63 @@ describe('the choice of rows', () => {
     expect(explainModels('/nowhere', ['7b-q4_0'])).toEqual([
       expect.stringMatching(/7b-q4_0\.gguf is not in \/nowhere: .*\n.*synthetic-gguf\.mjs 7b q4_0/),
     ]);
+  });
+});
+
+describe('on a GPU', () => {
+  test('decoding at batch 1, 8 and 64 and prompts of 512 and 2,048 tokens are measured', () => {
+    const ofModel = gpuRows().filter(({ id }: Row) => id.endsWith(':7b-q4_0'));
+    expect(ofModel.map(({ title }: Row) => title)).toEqual([
+      'prefill, 7B Q4_0, 512 tokens',
+      'prefill, 7B Q4_0, 2048 tokens',
+      'decode, 7B Q4_0, batch 1',
+      'decode, 7B Q4_0, batch 8',
+      'decode, 7B Q4_0, batch 64',
+    ]);
+    for (const each of [...gpuRows(), ...gpuRows(true)]) {
+      const { promptTokens = 16, newTokens = 1, contextTokens } = each;
+      expect(promptTokens + newTokens).toBeLessThanOrEqual(contextTokens);
+    }
+    expect(chooseRows(gpuRows(), 'decode:1b-q4_0')).toHaveLength(3);
+  });
+
+  test('the report has ratio and share, without goals', () => {
+    const [first] = chooseRows(gpuRows(), 'decode:7b-q4_0');
+    const outcome = judge(first, { altiplano: [200, 210], peer: [100, 110], share: 0.5 });
+    expect(markdownTable([outcome]).split('\n')[2]).toBe(
+      '| decode, 7B Q4_0, batch 1 | 205 tok/s | 105 tok/s | 1.95x | 50 % of the nominal bandwidth, weights alone |',
+    );
+    expect(summary([outcome])).toBe('0 goals kept, 0 missed.');
+  });
+
+  test('limits are those of its clocks', () => {
+    const a100 = {
+      ...{ index: 0, name: 'A100', computeCapability: '8.0', totalBytes: 80e9, problem: null },
+      ...{ multiprocessors: 108, clockKhz: 1_410_000 },
+      ...{ memoryClockKhz: 1_593_000, memoryBusBits: 5120 },
+    };
+    const { bytesPerSecond, f16MacsPerSecond } = nominalLimits(a100);
+    expect(bytesPerSecond! / 1e9).toBeCloseTo(2039, 0); // as its data sheet says
+    expect((2 * f16MacsPerSecond!) / 1e12).toBeCloseTo(312, 0);
+    expect(nominalLimits({ ...a100, computeCapability: '12.0', memoryClockKhz: 0 })).toEqual({
+      bytesPerSecond: null,
+      f16MacsPerSecond: null,
+    });
+  });
+
+  test('without one, and for devices that are none, it is refused in a sentence', () => {
+    const bench = (device: string) =>
+      spawnSync(
+        process.execPath,
+        ['bench/peer/main.mjs', '--models', '/nowhere', '--device', device],
+        { encoding: 'utf8', env: { ...process.env, CUDA_VISIBLE_DEVICES: '' } },
+      );
+    for (const device of ['cuda', 'cuda:1']) {
+      const { status, stderr } = bench(device);
+      expect(stderr).toMatch(new RegExp(`^no GPU to measure on: device "${device}": .+\\n`));
+      expect(status).toBe(2);
+    }
+    expect(bench('gpu').stderr).toMatch(/^--device: expected cpu, cuda or cuda:1, found gpu\n/);
   });
 });
 

@@ -79,7 +79,7 @@ describe('wrong usage gives exit code 2 and names the option', () => {
       ['generate', 'x', '--weights', 'int2'],
       "argument 'int2' is invalid. Allowed choices are auto, f32, f16, bf16, int8, int4.",
     ],
-    [['generate', 'x', '--kv', 'int4'], 'Allowed choices are auto, f32, f16, int8.'],
+    [['generate', 'x', '--kv', 'int4'], 'Allowed choices are auto, f32, f16, bf16, int8.'],
     [['generate', 'x', '--logprobs', '2'], 'add --json'],
     [['generate', 'x', '--messages', 'y'], 'exclude each other'],
     [['generate'], 'missing argument PROMPT'],

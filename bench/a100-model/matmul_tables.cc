@@ -20,7 +20,7 @@ std::vector<Matrix> matrices(const Model& m) {
   const int64_t head_dim = m.hidden / m.heads;
   return {{"qkv", (m.heads + 2 * m.kv_heads) * head_dim, m.hidden, Epilogue::kHeads},
           {"o", m.hidden, m.hidden, Epilogue::kStoreF32},
-          {"gate, up", 2 * m.feed_forward, m.hidden, Epilogue::kSiluMulF16},
+          {"gate, up", 2 * m.feed_forward, m.hidden, Epilogue::kSiluMul},
           {"down", m.hidden, m.feed_forward, Epilogue::kStoreF32}};
 }
 

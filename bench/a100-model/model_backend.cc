@@ -144,7 +144,7 @@ class ModelBackend : public Backend {
     multiply(w, x, tokens_, Epilogue::kAddF32);
   }
   void matmul_silu(const Linear& w, const Buffer& x, Buffer&) override {
-    multiply(w, x, tokens_, Epilogue::kSiluMulF16);
+    multiply(w, x, tokens_, Epilogue::kSiluMul);
   }
   void attention(const Buffer&, int, Buffer&) override {
     if (!items_.prefill.empty()) {

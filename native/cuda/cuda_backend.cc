@@ -272,7 +272,7 @@ class CudaBackend : public Backend {
     for (const CudaLinear::Part& part : linear(w).parts) {
       to.first_head = static_cast<int>(part.first_row / shape_.head_dim);
       matmul_->multiply(stream_, part.matrix, activations(x), tokens_.count,
-                        fused ? Epilogue::kHeads : Epilogue::kStoreF16,
+                        fused ? Epilogue::kHeads : Epilogue::kStore16,
                         data(qkv) + (fused ? 0 : static_cast<CUdeviceptr>(part.first_row * 2)),
                         buffer(qkv).stride, fused ? &to : nullptr);
     }
@@ -293,13 +293,13 @@ class CudaBackend : public Backend {
   void matmul_silu(const Linear& gate_up, const Buffer& x, Buffer& out) override {
     const std::vector<CudaLinear::Part>& parts = linear(gate_up).parts;
     if (parts.size() == 1) {
-      matmul_->multiply(stream_, parts[0].matrix, activations(x), tokens_.count,
-                        Epilogue::kSiluMulF16, data(out), buffer(out).stride);
+      matmul_->multiply(stream_, parts[0].matrix, activations(x), tokens_.count, Epilogue::kSiluMul,
+                        data(out), buffer(out).stride);
       return;
     }
     const int64_t cols = buffer(out).cols;
     for (const CudaLinear::Part& part : parts) {  // gate and up in different formats
-      matmul_->multiply(stream_, part.matrix, activations(x), tokens_.count, Epilogue::kStoreF16,
+      matmul_->multiply(stream_, part.matrix, activations(x), tokens_.count, Epilogue::kStore16,
                         gate_up_.get() + static_cast<CUdeviceptr>(part.first_row * 2), 2 * cols);
     }
     operations_->silu_mul(stream_, tokens_.count, gate_up_.get(), cols, data(out),

@@ -278,11 +278,11 @@ class TensorCoreMatmul : public Matmul {
               Epilogue epilogue, CUdeviceptr y, int64_t y_stride, const HeadsTarget* heads) {
     if (tokens == 0) return;
     const bool paired = w.shape.order == RowOrder::kGateUp;
-    const bool stored = epilogue == Epilogue::kStoreF16 || epilogue == Epilogue::kStoreF32;
+    const bool stored = epilogue == Epilogue::kStore16 || epilogue == Epilogue::kStoreF32;
     const bool y_aligned = y % 16 == 0 && y_stride % 8 == 0;
     const int64_t x_stride_bytes = x.stride * (x.scales != 0 ? 1 : 2);
     if (x.values % 16 != 0 || x_stride_bytes % 16 != 0 || !(y_aligned || stored) ||
-        tokens > limits_.tokens || paired != (epilogue == Epilogue::kSiluMulF16) ||
+        tokens > limits_.tokens || paired != (epilogue == Epilogue::kSiluMul) ||
         (heads != nullptr) != (epilogue == Epilogue::kHeads)) {
       throw Error("ALTIPLANO_INTERNAL", "a multiplication outside of what matmul.h allows");
     }

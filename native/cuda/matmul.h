@@ -21,7 +21,7 @@
 namespace altiplano::cuda {
 
 // kGateUp is for a matrix of two halves, rows / 2 rows of gate and as many of up, whose product
-// becomes silu(gate) * up (Epilogue::kSiluMulF16, and no other). Both halves have one format.
+// becomes silu(gate) * up (Epilogue::kSiluMul, and no other). Both halves have one format.
 enum class RowOrder : uint8_t { kPlain, kGateUp };
 
 struct MatrixShape {
@@ -114,8 +114,8 @@ class Matmul {
   // --- a step ---------------------------------------------------------------------------------
   // y[t * y_stride + r] for t < tokens, r < rows from x[t][k], k < w.cols; y as the epilogue says.
   // Nothing of x beyond `tokens` and `cols` is read. If y is aligned to 16 bytes and y_stride a
-  // multiple of 8, as it must be for kAddF32, kSiluMulF16 and kHeads, columns up to the next
-  // multiple of 4 are written, too, with nothing of use; else kStoreF16 and kStoreF32 are slower. x
+  // multiple of 8, as it must be for kAddF32, kSiluMul and kHeads, columns up to the next
+  // multiple of 4 are written, too, with nothing of use; else kStore16 and kStoreF32 are slower. x
   // is int8 only for matrices with int8_activations, for which f16 is quantized first. kHeads is
   // for whole heads in RowOrder::kPlain, and takes `heads`; y then has the q of all heads,
   // whichever the matrix has, and nothing beside them is written. Asynchronous, no allocation, no

@@ -8,13 +8,13 @@
 
 namespace altiplano::cuda {
 
-// What becomes of the products y[T][rows] = x[T][cols] W^T.
+// What becomes of the products y[T][rows] = x[T][cols] W^T. 16 bits are f16, or bf16 for kBF16.
 enum class Epilogue : uint8_t {
-  kStoreF16,    // y, rounded to f16
-  kStoreF32,    // y
-  kAddF32,      // y += products: the residual stream
-  kSiluMulF16,  // y[T][rows / 2] = silu(gate) * up, rounded to f16; for RowOrder::kGateUp
-  kHeads,       // y = rotated q, rounded to f16; rotated k, and v, to the KV cache
+  kStore16,   // y, rounded to 16 bits
+  kStoreF32,  // y
+  kAddF32,    // y += products: the residual stream
+  kSiluMul,   // y[T][rows / 2] = silu(gate) * up, rounded to 16 bits; for RowOrder::kGateUp
+  kHeads,     // y = rotated q, rounded to 16 bits; rotated k, and v, to the KV cache
 };
 
 // --- the packed layout --------------------------------------------------------------------------
@@ -169,7 +169,7 @@ struct MatmulParameters {
   int32_t longer_blocks;
   HeadsParameters heads;
   Epilogue epilogue;
-  uint8_t store_singly;  // y or its stride is not aligned (kStoreF16 and kStoreF32)
+  uint8_t store_singly;  // y or its stride is not aligned (kStore16 and kStoreF32)
   uint8_t read_once;     // a single token tile: weights need not stay in L2
 };
 

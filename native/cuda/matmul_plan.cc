@@ -200,9 +200,9 @@ MatmulTraffic traffic_of(const MatmulPlan& plan, const MatmulWork& work) {
     ++t.shared_tiles;
   }
 
-  const bool paired = work.epilogue == Epilogue::kSiluMulF16;
+  const bool paired = work.epilogue == Epilogue::kSiluMul;
   const bool half =
-      paired || work.epilogue == Epilogue::kStoreF16 || work.epilogue == Epilogue::kHeads;
+      paired || work.epilogue == Epilogue::kStore16 || work.epilogue == Epilogue::kHeads;
   t.outputs_written = work.tokens * work.rows / (paired ? 2 : 1) * (half ? 2 : 4);
   if (work.epilogue == Epilogue::kAddF32) t.outputs_read = t.outputs_written;
   return t;

@@ -68,7 +68,7 @@ struct MatmulWork {
   bool zero_points = false;
   int64_t rows = 0;
   int64_t tokens = 0;
-  Epilogue epilogue = Epilogue::kStoreF16;
+  Epilogue epilogue = Epilogue::kStore16;
 };
 MatmulTraffic traffic_of(const MatmulPlan& plan, const MatmulWork& work);
 

@@ -193,7 +193,7 @@ using Output16 = std::conditional_t<kKind == MatmulKind::kBF16, __nv_bfloat16, _
 // Stores four rows of a token, aligned.
 template <class Element, Epilogue kEpilogue>
 __device__ inline void store_four(void* to, const float (&v)[4]) {
-  if constexpr (kEpilogue == Epilogue::kStoreF16) {
+  if constexpr (kEpilogue == Epilogue::kStore16) {
     *static_cast<uint2*>(to) =
         make_uint2(pack_pair<Element>(v[0], v[1]), pack_pair<Element>(v[2], v[3]));
   } else if constexpr (kEpilogue == Epilogue::kStoreF32) {
@@ -212,7 +212,7 @@ __device__ inline void store_singly(void* to, const float (&v)[4], int rows) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     if (i >= rows) break;
-    if constexpr (kEpilogue == Epilogue::kStoreF16) {
+    if constexpr (kEpilogue == Epilogue::kStore16) {
       static_cast<Element*>(to)[i] = from_float<Element>(v[i]);
     } else {
       static_cast<float*>(to)[i] = v[i];
@@ -250,8 +250,8 @@ template <MatmulKind kKind, Epilogue kEpilogue, bool kSingly, class Number, int 
 __device__ inline void store_as(const MatmulParameters& p, int first_row, int first_token,
                                 const Sums<Number, kStrips, kEights>& sums) {
   constexpr int kElementBytes =
-      kEpilogue == Epilogue::kStoreF16 || kEpilogue == Epilogue::kSiluMulF16 ? 2 : 4;
-  constexpr int kRowsOfOutput = kEpilogue == Epilogue::kSiluMulF16 ? 2 : 1;
+      kEpilogue == Epilogue::kStore16 || kEpilogue == Epilogue::kSiluMul ? 2 : 4;
+  constexpr int kRowsOfOutput = kEpilogue == Epilogue::kSiluMul ? 2 : 1;
   const int64_t stride = p.y_stride * kElementBytes;
 #pragma unroll
   for (int pair = 0; pair < kStrips / 2; ++pair) {
@@ -288,11 +288,11 @@ __device__ inline void store_outputs(const MatmulParameters& p, const Place& pla
   const int row = place.row_tile * kRows + lane.row;
   const int token = place.token_tile * kTokens + lane.token;
   switch (p.epilogue) {
-    case Epilogue::kStoreF16:
+    case Epilogue::kStore16:
       if (p.store_singly) {
-        store_as<kKind, Epilogue::kStoreF16, true>(p, row, token, sums);
+        store_as<kKind, Epilogue::kStore16, true>(p, row, token, sums);
       } else {
-        store_as<kKind, Epilogue::kStoreF16, false>(p, row, token, sums);
+        store_as<kKind, Epilogue::kStore16, false>(p, row, token, sums);
       }
       break;
     case Epilogue::kStoreF32:
@@ -305,8 +305,8 @@ __device__ inline void store_outputs(const MatmulParameters& p, const Place& pla
     case Epilogue::kAddF32:
       store_as<kKind, Epilogue::kAddF32, false>(p, row, token, sums);
       break;
-    case Epilogue::kSiluMulF16:
-      store_as<kKind, Epilogue::kSiluMulF16, false>(p, row, token, sums);
+    case Epilogue::kSiluMul:
+      store_as<kKind, Epilogue::kSiluMul, false>(p, row, token, sums);
       break;
     case Epilogue::kHeads:  // matmul_heads.cuh
       break;

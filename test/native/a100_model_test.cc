@@ -26,7 +26,7 @@ AttentionShape shape(int heads, int kv_heads, KvType kv) {
 void test_matmul() {
   // Weights 12288 x 4096 x 2, x 4096 x 2, y 12288 x 2: 100,696,064 bytes at 1835.1 GB/s.
   const MatmulTimes one =
-      matmul_times({MatmulKind::kF16, 0, false, 12288, 1, cuda::Epilogue::kStoreF16}, 4096);
+      matmul_times({MatmulKind::kF16, 0, false, 12288, 1, cuda::Epilogue::kStore16}, 4096);
   check_near("bytes of one token", one.memory, 54.872e-6);
   CHECK(std::strcmp(one.limit(), "memory") == 0, "the limit is %s", one.limit());
   // Its tiles are shared. With q, k and v, a position and a rotation are waited for as well.
@@ -37,7 +37,7 @@ void test_matmul() {
   // 48 x 16 tiles of 64 stages, over 108 blocks: 456 stages for the busiest. A stage is 256 x 128 x
   // 64 multiply-adds, 870.4 a cycle: 2409.4 cycles.
   const MatmulTimes many =
-      matmul_times({MatmulKind::kF16, 0, false, 12288, 2048, cuda::Epilogue::kStoreF16}, 4096);
+      matmul_times({MatmulKind::kF16, 0, false, 12288, 2048, cuda::Epilogue::kStore16}, 4096);
   check_near("products of many tokens", many.tensor, 456 * 2409.41 / 1.41e9);
   CHECK(std::strcmp(many.limit(), "tensor") == 0, "the limit is %s", many.limit());
 }

@@ -89,7 +89,7 @@ std::vector<ptx_simulator_report> HeadsProblem::check(const std::vector<float>& 
     target.first_head = part.first_head;
     const auto first = static_cast<CUdeviceptr>(part.first_head * shape_.head_dim * 2);
     matmul_.multiply(device_.stream(), part.packed, {x_memory.get(), x_stride}, tokens,
-                     way == kFused ? Epilogue::kHeads : Epilogue::kStoreF16,
+                     way == kFused ? Epilogue::kHeads : Epilogue::kStore16,
                      q_memory.get() + (way == kFused ? 0 : first), r.q_stride,
                      way == kFused ? &target : nullptr);
   }

@@ -30,7 +30,7 @@ class HeadsProblem {
   // Multiplies x[T][cols] (numbers of the type of activations), tokens at random positions and
   // slots, every seventh in no slot; checks q, k, v, that nothing else was written, and that there
   // are no bank conflicts. Returns the launches of the multiplications, if they were simulated.
-  enum Way : uint8_t { kFused, kApart };  // Epilogue::kHeads; or kStoreF16, then the kernel rope
+  enum Way : uint8_t { kFused, kApart };  // Epilogue::kHeads; or kStore16, then the kernel rope
   std::vector<ptx_simulator_report> check(const std::vector<float>& x, int64_t tokens,
                                           Way way = kFused);
   std::vector<float> activations(int64_t tokens, float deviation = 1.f) {

@@ -20,12 +20,12 @@ int64_t stride_of(int64_t columns) {
 }
 // Of outputs that need not be aligned, for some numbers of columns.
 int64_t y_stride_of(int64_t columns, Epilogue epilogue) {
-  const bool any = epilogue == Epilogue::kStoreF16 || epilogue == Epilogue::kStoreF32;
+  const bool any = epilogue == Epilogue::kStore16 || epilogue == Epilogue::kStoreF32;
   return any && columns % 5 == 0 ? columns + 1 : stride_of(columns);
 }
 
 bool has_16_bits(Epilogue epilogue) {
-  return epilogue == Epilogue::kStoreF16 || epilogue == Epilogue::kSiluMulF16;
+  return epilogue == Epilogue::kStore16 || epilogue == Epilogue::kSiluMul;
 }
 
 }  // namespace
@@ -102,7 +102,7 @@ std::vector<float> multiply(CudaDevice& device, Matmul& matmul, const PackedMatr
       x16[t * x_stride + k] = to_bits(type, x[t * cols + k]);
     }
   }
-  const int64_t columns = epilogue == Epilogue::kSiluMulF16 ? w.shape.rows / 2 : w.shape.rows;
+  const int64_t columns = epilogue == Epilogue::kSiluMul ? w.shape.rows / 2 : w.shape.rows;
   const int64_t element = has_16_bits(epilogue) ? 2 : 4;
   const int64_t y_stride = y_stride_of(columns, epilogue);
   std::vector<uint8_t> y((tokens + 1) * y_stride * element, kGuard);

@@ -128,7 +128,7 @@ void test_matmul_epilogues(CudaDevice& device) {
       }
 
       const PackedMatrix plain = pack(device, *matmul, m, RowOrder::kPlain, false, random, type);
-      std::vector<float> y = multiply(device, *matmul, plain, x, tokens, Epilogue::kStoreF16);
+      std::vector<float> y = multiply(device, *matmul, plain, x, tokens, Epilogue::kStore16);
       const std::vector<float> before = random.normals(tokens * m.rows);
       const std::vector<float> added =
           multiply(device, *matmul, plain, x, tokens, Epilogue::kAddF32, &before);
@@ -142,7 +142,7 @@ void test_matmul_epilogues(CudaDevice& device) {
       }
 
       const PackedMatrix paired = pack(device, *matmul, m, RowOrder::kGateUp, false, random, type);
-      y = multiply(device, *matmul, paired, x, tokens, Epilogue::kSiluMulF16);
+      y = multiply(device, *matmul, paired, x, tokens, Epilogue::kSiluMul);
       for (int64_t t = 0; t < tokens; ++t) {
         for (int64_t r = 0; r < half; ++r) {
           check_near(y[t * half + r], silu_mul(products[t][r], products[t][half + r], type), m,
@@ -302,7 +302,7 @@ void test_matmul_range(CudaDevice& device) {
       constexpr ActivationType kType = ActivationType::kBF16;
       const std::vector<float> x = normals_of(kType, tokens * cols, random, sizes.activations);
       const PackedMatrix w = pack(device, *matmul, m, RowOrder::kPlain, false, random, kType);
-      const std::vector<float> y = multiply(device, *matmul, w, x, tokens, Epilogue::kStoreF16);
+      const std::vector<float> y = multiply(device, *matmul, w, x, tokens, Epilogue::kStore16);
       for (int64_t t = 0; t < tokens; ++t) {
         for (int64_t r = 0; r < rows; ++r) {
           const Expected e = stored_16(expected(m, r, &x[t * cols], kType), kType);

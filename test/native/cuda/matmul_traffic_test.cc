@@ -29,9 +29,9 @@ struct Product {
   Epilogue epilogue;
 };
 std::vector<Product> products(const Llama& l) {
-  return {{"qkv", l.hidden + 2 * l.kv, l.hidden, Epilogue::kStoreF16},
+  return {{"qkv", l.hidden + 2 * l.kv, l.hidden, Epilogue::kStore16},
           {"o", l.hidden, l.hidden, Epilogue::kAddF32},
-          {"gate and up", 2 * l.feed_forward, l.hidden, Epilogue::kSiluMulF16},
+          {"gate and up", 2 * l.feed_forward, l.hidden, Epilogue::kSiluMul},
           {"down", l.hidden, l.feed_forward, Epilogue::kAddF32},
           {"head", kVocabulary, l.hidden, Epilogue::kStoreF32}};
 }
@@ -53,7 +53,7 @@ void check_traffic(CudaDevice& device, MatmulKind kind, int group, bool zero_poi
   const auto matmul = cuda::make_matmul(device.kernels(), multiprocessors);
   matmul->prepare(limits(tokens, cols, int8_activations));
   const Matrix m = random_matrix(format_of(kind, group, zero_points), rows, cols, random);
-  const RowOrder order = epilogue == Epilogue::kSiluMulF16 ? RowOrder::kGateUp : RowOrder::kPlain;
+  const RowOrder order = epilogue == Epilogue::kSiluMul ? RowOrder::kGateUp : RowOrder::kPlain;
   const PackedMatrix w =
       pack(device, *matmul, m, order, int8_activations, random, activations_of(kind));
   const std::vector<float> x = normals_of(activations_of(kind), tokens * cols, random);
@@ -111,10 +111,10 @@ double ideal_bytes(MatmulKind kind, int group, bool zero_points, const Product& 
   const double weight_bytes = is_float(kind)              ? 2
                               : kind == MatmulKind::kInt4 ? 0.5 + group_bytes
                                                           : 1 + group_bytes;
-  const double output = p.epilogue == Epilogue::kSiluMulF16 ? 1
-                        : p.epilogue == Epilogue::kStoreF16 ? 2
-                        : p.epilogue == Epilogue::kAddF32   ? 8
-                                                            : 4;
+  const double output = p.epilogue == Epilogue::kSiluMul   ? 1
+                        : p.epilogue == Epilogue::kStore16 ? 2
+                        : p.epilogue == Epilogue::kAddF32  ? 8
+                                                           : 4;
   return weights * weight_bytes +
          static_cast<double>(tokens) *
              (static_cast<double>(p.cols) * (kind == MatmulKind::kW8A8 ? 1 : 2) +
@@ -129,24 +129,24 @@ double ideal_bytes(MatmulKind kind, int group, bool zero_points, const Product& 
 void test_matmul_traffic(CudaDevice& device) {
   using enum MatmulKind;
   using enum Epilogue;
-  check_traffic(device, kInt4, 32, false, 1536, 4096, 1, kStoreF16);
+  check_traffic(device, kInt4, 32, false, 1536, 4096, 1, kStore16);
   check_traffic(device, kInt4, 128, true, 512, 4096, 8, kAddF32);
   check_traffic(device, kInt4, 32, false, 512, 11008, 16, kAddF32);
-  check_traffic(device, kInt4, 64, false, 2752, 4096, 4, kSiluMulF16);
-  check_traffic(device, kInt8, 32, false, 768, 4096, 1, kStoreF16);
+  check_traffic(device, kInt4, 64, false, 2752, 4096, 4, kSiluMul);
+  check_traffic(device, kInt8, 32, false, 768, 4096, 1, kStore16);
   check_traffic(device, kInt8, 64, true, 512, 4096, 30, kStoreF32);
-  check_traffic(device, kF16, 0, false, 768, 8192, 2, kStoreF16);
-  check_traffic(device, kBF16, 0, false, 768, 4096, 3, kStoreF16);
-  check_traffic(device, kW8A8, 0, false, 768, 4096, 5, kStoreF16);
+  check_traffic(device, kF16, 0, false, 768, 8192, 2, kStore16);
+  check_traffic(device, kBF16, 0, false, 768, 4096, 3, kStore16);
+  check_traffic(device, kW8A8, 0, false, 768, 4096, 5, kStore16);
   if (quick) return;
-  check_traffic(device, kInt4, 32, false, 768, 4096, 64, kStoreF16);
-  check_traffic(device, kInt4, 128, false, 3584, 1024, 512, kSiluMulF16);
+  check_traffic(device, kInt4, 32, false, 768, 4096, 64, kStore16);
+  check_traffic(device, kInt4, 128, false, 3584, 1024, 512, kSiluMul);
   check_traffic(device, kInt8, 32, false, 512, 1024, 200, kStoreF32);
-  check_traffic(device, kF16, 0, false, 7168, 512, 128, kSiluMulF16);
+  check_traffic(device, kF16, 0, false, 7168, 512, 128, kSiluMul);
   check_traffic(device, kF16, 0, false, 512, 2048, 61, kAddF32);
-  check_traffic(device, kW8A8, 0, false, 7168, 1024, 256, kSiluMulF16);
+  check_traffic(device, kW8A8, 0, false, 7168, 1024, 256, kSiluMul);
   // Tiles of 256 x 128 and 128 x 128 that blocks share.
-  check_traffic(device, kF16, 0, false, 1024, 512, 256, kStoreF16, 3);
+  check_traffic(device, kF16, 0, false, 1024, 512, 256, kStore16, 3);
   check_traffic(device, kInt4, 32, false, 768, 512, 128, kAddF32, 5);
   check_traffic(device, kW8A8, 0, false, 1024, 512, 256, kStoreF32, 3);
 }

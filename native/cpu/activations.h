@@ -2,17 +2,29 @@
 // given in scalar.h.
 #pragma once
 
+#include <cstdint>
+#include <cstring>
+
 namespace altiplano::cpu {
 namespace {
 
-constexpr float kMostFloat = 0x1.fffffep127f;
-// Groups of smaller activations count as 0: the inverse of their scale would not be a finite f32.
-constexpr float kLeastActivation = 0x1p-100f;
+// Larger magnitudes count as not finite, and scales are not smaller than kLeastScale: the product
+// with the scale of a group of weights, an f16, is then a normal f32, or 0.
+constexpr float kMostActivation = 0x1p90f;
+constexpr float kLeastScale = 0x1p-96f;
 
-// The scale of a group of activations whose largest magnitude is `most`.
+// The scale of a group of activations whose largest magnitude is `most`: the least power of two of
+// which that is at most 127.
 inline float activation_scale(float most, bool finite) {
   if (!finite) return __builtin_nanf("");
-  return most < kLeastActivation ? 0.f : most / 127.f;
+  if (most <= 127.f * kLeastScale) return kLeastScale;
+  uint32_t bits;
+  memcpy(&bits, &most, sizeof(bits));
+  // 127 is 2^6 times 1.984375, whose mantissa is 0x7e0000: with a larger one the next power is due.
+  bits = ((bits + 0x01ffff) & 0xff800000u) - (6u << 23);
+  float scale;
+  memcpy(&scale, &bits, sizeof(scale));
+  return scale;
 }
 
 }  // namespace

@@ -69,6 +69,8 @@ inline F load_first(const float* x, int64_t count) {
 
 void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
   const I magnitude = _mm256_set1_epi32(0x7fffffff);
+  ActivationGroup* const first = out;
+  bool all_finite = true;
   for (int64_t begin = 0; begin < n; begin += kActivationGroup, ++out) {
     const int64_t left = n - begin;
     F v[4];
@@ -85,9 +87,10 @@ void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
     const int32_t bits = _mm_cvtsi128_si32(four);
     float most;
     memcpy(&most, &bits, sizeof(most));
-    const bool finite = bits < 0x7f800000;
+    const bool finite = most <= kMostActivation;
+    all_finite = all_finite && finite;
     out->scale = activation_scale(most, finite);
-    const F inverse = _mm256_set1_ps(finite && out->scale != 0 ? 127.f / most : 0.f);
+    const F inverse = _mm256_set1_ps(finite ? 1.f / out->scale : 0.f);
     // Where the scale is NaN, x * 0 may be NaN: its integer is cut off.
     const I keep = _mm256_set1_epi32(finite ? -1 : 0);
     I codes[4];
@@ -109,6 +112,7 @@ void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
         reinterpret_cast<__m256i*>(out->codes),
         _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
   }
+  if (!all_finite) first->scale = __builtin_nanf("");
 }
 
 void matmul_int8(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,

@@ -9,11 +9,13 @@
 //   rows 0-15    sum        sum          sum             load and unpack the weights of 2 tiles
 //   rows 16-31   sum        sum          sum             for each token: broadcast 4 codes,
 //                                                          2 x vpdpbusd
-// Then the sums become floats and are added to the totals with their scales: 8 vpdpbusd, a
-// multiplication and a fused one compete for two execution units, so 80 % of the vpdpbusd peak is
-// the most that groups of 32 allow. With 24 sums and the totals in memory it was 65 % instead of
-// 74. int4 words are unpacked on the way: that takes other units, so a copy of unpacked weights
-// would gain nothing. That no register is spilled: objdump -d shows no zmm beside (%rsp).
+// Then the sums become floats and are added to the totals with their scales. 8 vpdpbusd and a fused
+// multiplication compete for two execution units, so 89 % of the vpdpbusd peak is the most that
+// groups of 32 allow. A multiplication of the two scales would be a third to compete; but those of
+// activations are powers of two, and adding exponents as integers can be done on any unit. With 24
+// sums and the totals in memory less was reached. int4 words are unpacked on the way: a copy of
+// unpacked weights would gain 3 %. Without zero points no sum is spilled: of all zmm registers
+// objdump -d shows only the two that are loaded with scales beside (%rsp).
 //
 // Weights are unsigned here: int4 as it is, int8 with 128 added. A sum starts at the negative of
 // what that and the zero point add to it: (zero + 128) * sum of the codes.
@@ -94,7 +96,12 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
   const size_t tile_bytes = w.tile_bytes;
   F totals[tiles * tokens];
 #pragma GCC unroll 12
-  for (int i = 0; i < tiles * tokens; ++i) totals[i] = _mm512_setzero_ps();
+  for (int t = 0; t < tokens; ++t) {
+    const float scale =
+        x[t * ldx].scale;  // NaN if anything in the row is not finite, else a number
+#pragma GCC unroll 2
+    for (int i = 0; i < tiles; ++i) totals[i * tokens + t] = _mm512_set1_ps(scale - scale);
+  }
   const int64_t groups = activation_groups(w.cols);
   const int groups_in_block = layout.block / kActivationGroup;
   const uint8_t* block = w.data + tile * tile_bytes;
@@ -130,20 +137,25 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
     add_columns<Format, tiles, tokens, 5>(data, tile_bytes, x, ldx, sums);
     add_columns<Format, tiles, tokens, 6>(data, tile_bytes, x, ldx, sums);
     add_columns<Format, tiles, tokens, 7>(data, tile_bytes, x, ldx, sums);
-    F scales[tiles];
+    I scales[tiles];  // as bits, divided by 1
+    __mmask16 not_zero[tiles];
 #pragma GCC unroll 2
     for (int i = 0; i < tiles; ++i) {
-      scales[i] = _mm512_cvtph_ps(
-          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + i * tile_bytes)));
+      const I bits = _mm512_castps_si512(_mm512_cvtph_ps(
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + i * tile_bytes))));
+      not_zero[i] = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x7fffffff));
+      scales[i] = _mm512_sub_epi32(bits, _mm512_castps_si512(_mm512_set1_ps(1.f)));
     }
 #pragma GCC unroll 12
     for (int t = 0; t < tokens; ++t) {
-      const F scale = _mm512_set1_ps(x[t * ldx].scale);
+      const I scale = _mm512_castps_si512(_mm512_set1_ps(x[t * ldx].scale));
 #pragma GCC unroll 2
       for (int i = 0; i < tiles; ++i) {
+        // The exponents are added; where the weights' scale is 0, the product is 0.
+        const F product =
+            _mm512_castsi512_ps(_mm512_maskz_add_epi32(not_zero[i], scales[i], scale));
         F& total = totals[i * tokens + t];
-        total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i * tokens + t]),
-                                _mm512_mul_ps(scales[i], scale), total);
+        total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i * tokens + t]), product, total);
       }
     }
     if (++in_block == groups_in_block) {
@@ -215,6 +227,8 @@ void multiply_tiles(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
 
 void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
   const I magnitude = _mm512_set1_epi32(0x7fffffff);
+  ActivationGroup* const first = out;
+  bool all_finite = true;
   for (int64_t begin = 0; begin < n; begin += kActivationGroup, ++out) {
     const int64_t count = n - begin < kActivationGroup ? n - begin : kActivationGroup;
     const uint32_t mask = count == kActivationGroup ? ~0u : (1u << count) - 1;
@@ -226,9 +240,10 @@ void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
     const uint32_t bits = _mm512_reduce_max_epu32(sizes);
     float most;
     memcpy(&most, &bits, sizeof(most));
-    const bool finite = bits < 0x7f800000u;
+    const bool finite = most <= kMostActivation;
+    all_finite = all_finite && finite;
     out->scale = activation_scale(most, finite);
-    const F inverse = _mm512_set1_ps(finite && out->scale != 0 ? 127.f / most : 0.f);
+    const F inverse = _mm512_set1_ps(finite ? 1.f / out->scale : 0.f);
     // Where the scale is NaN, x * 0 may be NaN: its integer is cut off by the mask.
     const __mmask16 keep = finite ? 0xffff : 0;
     const I a = _mm512_maskz_cvtps_epi32(keep, _mm512_mul_ps(low, inverse));
@@ -238,6 +253,7 @@ void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out->codes), _mm512_cvtepi32_epi8(a));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out->codes + 16), _mm512_cvtepi32_epi8(b));
   }
+  if (!all_finite) first->scale = __builtin_nanf("");
 }
 
 void matmul_int8(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,

@@ -90,10 +90,11 @@ struct Kernels {
   // Accumulates in f32; y and x do not overlap.
   void (*matmul)(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, const float* x,
                  int64_t ldx, int64_t tokens, float* y, int64_t ldy, bool accumulate);
-  // x[n] of one token to out[activation_groups(n)]: scale = max |x| / 127 of each group, codes
-  // rounded to nearest even, so that an x is off by at most half a scale (and a rounding). A group
-  // whose largest magnitude is below 2^-100 becomes 0; one with a NaN or an infinity gets the scale
-  // NaN. All tables give the same bits.
+  // x[n] of one token to out[activation_groups(n)]. The scale of a group is the least power of two,
+  // at least 2^-96, of which its largest magnitude is at most 127; codes are rounded to nearest
+  // even, so that an x is off by at most half a scale. A group with a NaN, an infinity or a
+  // magnitude above 2^90 has the scale NaN, and so has the first group of the row then. All tables
+  // give the same bits.
   void (*quantize_activations)(const float* x, int64_t n, ActivationGroup* out);
   // y[t * ldy + r] = W[r] . x[t] for int8 and int4 matrices, with int8 activations; token t's
   // groups are x[t * ldx ..]. One chain in order of the activation groups,

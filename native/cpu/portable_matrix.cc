@@ -207,6 +207,8 @@ void matmul(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, const f
 }
 
 void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
+  ActivationGroup* const first = out;
+  bool all_finite = true;
   for (int64_t begin = 0; begin < n; begin += kActivationGroup, ++out) {
     const int count = static_cast<int>(n - begin < kActivationGroup ? n - begin : kActivationGroup);
     float most = 0;
@@ -214,13 +216,14 @@ void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
     for (int k = 0; k < count; ++k) {
       const float size = __builtin_fabsf(x[begin + k]);
       most = size > most ? size : most;
-      finite = finite && size <= kMostFloat;
+      finite = finite && size <= kMostActivation;
     }
     memset(out->codes, 0, sizeof(out->codes));
     out->sum = out->start = 0;
     out->scale = activation_scale(most, finite);
-    if (!finite || out->scale == 0) continue;
-    const float inverse = 127.f / most;
+    all_finite = all_finite && finite;
+    if (!finite) continue;
+    const float inverse = 1.f / out->scale;
     for (int k = 0; k < count; ++k) {
       const auto code = static_cast<int8_t>((x[begin + k] * inverse + 0x1.8p23f) - 0x1.8p23f);
       out->codes[k] = code;
@@ -228,6 +231,7 @@ void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
     }
     out->start = -kInt4DefaultZero * out->sum;
   }
+  if (!all_finite) first->scale = __builtin_nanf("");
 }
 
 void matmul_int8(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,

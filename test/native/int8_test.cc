@@ -105,7 +105,7 @@ void test_quantize_activations(const Kernels& k) {
   Random random(1);
   for (int i = 0; i < (quick ? 100 : 2000); ++i) {
     const int64_t n = random.integer(1, 200);
-    const float sizes[] = {1.f, 1e-3f, 1e-29f, 1e-31f, 1e-40f, 1e30f, 1e34f};
+    const float sizes[] = {1.f, 1e-3f, 1e-26f, 1e-28f, 1e-40f, 1e20f, 1e23f};
     std::vector<float> x = random.normals(n, sizes[i % 7]);
     if (i % 5 == 0) std::fill_n(x.begin(), std::min<int64_t>(n, 40), 0.f);
     if (i % 5 == 1) x[random.integer(0, n - 1)] *= 1000;
@@ -120,6 +120,7 @@ void test_quantize_activations(const Kernels& k) {
           static_cast<long long>(n));
     for (size_t g = 0; g < groups.size(); ++g) {
       int32_t sum = 0;
+      float most = 0;
       for (int j = 0; j < kActivationGroup; ++j) {
         const int64_t at = static_cast<int64_t>(g) * kActivationGroup + j;
         const int code = groups[g].codes[j];
@@ -127,23 +128,28 @@ void test_quantize_activations(const Kernels& k) {
         CHECK(code >= -127, "code %d", code);
         if (at >= n) CHECK(code == 0, "code %d behind the last column", code);
         if (at >= n) continue;
-        // Half a step; the scale and the quotient are rounded: 127.5 steps, 3 roundings.
+        // Half a step; a quotient by a power of two is exact.
         const double step = groups[g].scale;
-        const double bound = step == 0 ? 0x1p-100 : step * (0.5 + 128 * 3 * kEps);
-        CHECK(std::abs(x[at] - step * code) <= bound, "%g became %d * %g", x[at], code, step);
+        CHECK(std::abs(x[at] - step * code) <= step * 0.5, "%g became %d * %g", x[at], code, step);
+        most = std::max(most, std::abs(x[at]));
       }
+      int exponent;
+      CHECK(std::frexp(groups[g].scale, &exponent) == 0.5f, "scale %g", groups[g].scale);
+      CHECK(groups[g].scale == 0x1p-96f || most > 63.5f * groups[g].scale,
+            "scale %g for at most %g", groups[g].scale, most);
       CHECK(sum == groups[g].sum && -8 * sum == groups[g].start, "sum %d, found %d, start %d", sum,
             groups[g].sum, groups[g].start);
     }
   }
-  for (float bad : {NAN, INFINITY, -INFINITY}) {
+  for (float bad : {NAN, INFINITY, -INFINITY, 0x1.1p90f}) {
     for (int64_t at : {0, 17, 31, 63, 64, 69}) {
       std::vector<float> x = random.normals(70);
       x[at] = bad;
       const std::vector<ActivationGroup> groups = quantize(k, x, 1);
       for (int64_t g = 0; g < 3; ++g) {
-        CHECK(std::isnan(groups[g].scale) == (g == at / kActivationGroup), "scale %g of group %lld",
-              groups[g].scale, static_cast<long long>(g));
+        // The first group tells of the whole row.
+        CHECK(std::isnan(groups[g].scale) == (g == 0 || g == at / kActivationGroup),
+              "scale %g of group %lld", groups[g].scale, static_cast<long long>(g));
       }
       CHECK(groups[at / kActivationGroup].sum == 0, "codes of a group that is not finite");
     }

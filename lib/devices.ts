@@ -1,5 +1,6 @@
 /** Where a model runs: the CPU or a GPU, what was asked for and what there is. */
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { AltiplanoError, invalidArgument } from './errors.js';
 import { fromNative, type Gpu, type Gpus, native } from './native.js';
 import type { ResolvedLoadOptions } from './options.js';
@@ -17,6 +18,10 @@ export interface Place {
 /** What the driver, the kernels and other processes may still take of a GPU. */
 const RESERVED_BYTES = 256 * 2 ** 20;
 const RESERVED_SHARE = 0.02;
+
+/** As Linux writes the vendor, and the class of display controllers (0x03....: VGA, 3D). */
+const PCI_NVIDIA = '0x10de';
+const PCI_DISPLAY = '0x03';
 
 /** The driver and its devices. @throws ALTIPLANO_NATIVE_MISSING */
 export async function findGpus(): Promise<Gpus> {
@@ -93,12 +98,25 @@ function firstUsable({ devices }: Gpus): number {
 
 /** Whether the machine has a GPU of NVIDIA's, usable or not. */
 function isThere({ devices }: Gpus): boolean {
-  return devices.length > 0 || hasGpuNode();
+  return devices.length > 0 || hasNvidiaGpu();
 }
 
-/** Whether Linux (or Windows, for the Linux in it) offers a GPU of NVIDIA's, driver or not. */
-export function hasGpuNode(): boolean {
-  return existsSync('/dev/nvidia0') || existsSync('/dev/dxg');
+/**
+ * Whether the system shows a GPU of NVIDIA's, with a driver or without: a device of the driver (or of
+ * Windows, for the Linux in it), or one on the PCI bus, which containers see that were given none.
+ */
+export function hasNvidiaGpu(pciDevices = '/sys/bus/pci/devices'): boolean {
+  if (existsSync('/dev/nvidia0') || existsSync('/dev/dxg')) return true;
+  const read = (device: string, file: string) =>
+    readFileSync(join(pciDevices, device, file), 'utf8').trim();
+  try {
+    return readdirSync(pciDevices).some(
+      (device) =>
+        read(device, 'vendor') === PCI_NVIDIA && read(device, 'class').startsWith(PCI_DISPLAY),
+    );
+  } catch {
+    return false; // no Linux, or one that hides its devices
+  }
 }
 
 const warned = new Set<string>();

@@ -7,7 +7,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { availableParallelism, cpus, freemem, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { Command } from 'commander';
-import { findGpus, hasGpuNode } from '../devices.js';
+import { findGpus, hasNvidiaGpu } from '../devices.js';
 import { formatBytes } from '../format-bytes.js';
 import { type CpuInfo, type Gpus, native, nativePath, packageRoot } from '../native.js';
 import type { CliContext } from './context.js';
@@ -149,7 +149,13 @@ async function examineGpu(addonLoaded: boolean) {
   const used = gpus.devices.some(({ problem }) => problem === null);
   const first = gpus.devices[0];
   const reason = used ? null : (gpus.problem ?? `${first?.name}: ${first?.problem}`);
-  return { used, reason, ...gpus, release, node: hasGpuNode() };
+  return {
+    used,
+    reason,
+    ...gpus,
+    release,
+    present: used || gpus.devices.length > 0 || hasNvidiaGpu(),
+  };
 }
 
 function firstLine(file: string): string | undefined {
@@ -237,7 +243,7 @@ function report(findings: Findings): string {
   rows.push([
     'NVIDIA driver',
     gpu.library === null
-      ? `none loaded (${driver}${gpu.node ? 'a device node is there' : 'no device node'})`
+      ? `none loaded (${driver}${gpu.present ? 'a GPU is there' : 'no GPU of NVIDIA is there'})`
       : `${gpu.library} (${driver}CUDA ${Math.floor(gpu.cudaVersion / 1000)}.${(gpu.cudaVersion % 1000) / 10})`,
   ]);
   return table(rows);

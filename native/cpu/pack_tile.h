@@ -183,7 +183,7 @@ void pack_row(const uint8_t* in, int columns, int zero, uint8_t* out) {
 
 template <int R, int W, bool int4>
 void pack_quantized(const CanonicalRows& rows, const TileLayout& layout, uint8_t* tile) {
-  const int64_t row_bytes = canonical_row_bytes(rows.format, rows.cols);
+  const int64_t row_bytes = int4 ? (rows.cols + 1) / 2 : rows.cols;
   const int group_bytes = int4 ? layout.block / 2 : layout.block;
   const auto* values = static_cast<const uint8_t*>(rows.values);
   for (int64_t b = 0; b < layout.blocks; ++b) {

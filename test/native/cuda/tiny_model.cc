@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <string>
 
 #include "../check.h"
@@ -14,11 +15,11 @@ constexpr int kHidden = 32, kIntermediate = 48, kHeads = 2, kKvHeads = 1, kHeadD
 constexpr int kVocab = 48;
 
 std::string empty_file(size_t bytes) {
-  char name[] = "/tmp/altiplano-tiny-XXXXXX";
-  const int file = mkstemp(name);
+  std::string name = std::filesystem::temp_directory_path() / "altiplano-tiny-XXXXXX";
+  const int file = mkstemp(name.data());
   const bool made = file >= 0 && ftruncate(file, static_cast<off_t>(bytes)) == 0;
   if (file >= 0) close(file);
-  CHECK(made, "%s cannot be made", name);
+  CHECK(made, "%s cannot be made", name.c_str());
   return name;
 }
 

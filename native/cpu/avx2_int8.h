@@ -4,8 +4,8 @@
 // see avx2.h.
 //
 // A register of weights is 8 rows (lanes) x 4 columns (bytes); the same 4 columns of a token are
-// one 32-bit word, broadcast from memory. A register tile is 2 tiles (16 rows) x `kTokens` tokens,
-// or 4 tiles x 1 token; its sums live in registers for one group of 32 columns:
+// one 32-bit word, broadcast from memory. A register tile is 2 tiles (16 rows) x `kTokens` tokens;
+// its sums live in registers for one group of 32 columns:
 //
 //              token 0    token 1   ...                 for each of 8 x 4 columns:
 //   rows 0-7     sum        sum                           load and unpack the weights of 2 tiles
@@ -14,6 +14,10 @@
 // Then the sums become floats, are scaled, and are added to the totals, which stay in the
 // first-level cache. For more than two parts of tokens, int4 is unpacked first, a panel of columns
 // at a time.
+//
+// A lone token takes one tile after the other and fetches nothing ahead: the weights are one
+// stream, which processors follow best by themselves. Four tiles at once, with prefetches, read
+// int4 a third and int8 30 % slower on a core of Zen 4.
 //
 // `objdump -d` of both files (GCC 12, -O3) shows that sums live in registers: in the tiles of 2 x 6
 // for panels and those of int8, no operand on the stack is read between the first and the last
@@ -24,8 +28,9 @@
 // What a Format says (`first` is the first addition of a group: there is no sum yet):
 //   kTokens                      of a register tile with 2 tiles: as many as leave no sum in memory
 //   kGroupBytes                  of 32 columns of a tile
-//   kPrefetch, kUnpack           whether tiles come from memory; whether panels are unpacked for
-//                                many tokens
+//   kPrefetch, kUnpack           whether tiles come from memory (for several tokens they are
+//   fetched
+//                                ahead); whether panels are unpacked for many tokens
 //   I start(group)               -zero * sum of codes, without zero points
 //   Weights weights<s>(data)     columns 4 s .. 4 s + 3
 //   I add<first>(sum, w, codes)  sum + w . codes
@@ -77,14 +82,14 @@ __attribute__((always_inline)) inline void add_columns(const uint8_t* data, size
                                                        const ActivationGroup* x, int64_t ldx,
                                                        I (&sums)[tiles * tokens]) {
   typename Format::Weights w[tiles];
-#pragma GCC unroll 4
+#pragma GCC unroll 2
   for (int i = 0; i < tiles; ++i) w[i] = Format::template weights<s>(data + i * tile_bytes);
 #pragma GCC unroll 8
   for (int t = 0; t < tokens; ++t) {
     int32_t codes;
     memcpy(&codes, x[t * ldx].codes + s * 4, sizeof(codes));
     const I broadcast = _mm256_set1_epi32(codes);
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (int i = 0; i < tiles; ++i) {
       I& sum = sums[i * tokens + t];
       sum = opaque(Format::template add<s == 0>(sum, w[i], broadcast));
@@ -102,8 +107,8 @@ __attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
   int in_block = 0;
   for (int64_t g = 0; g < groups; ++g, ++x) {
     const uint8_t* data = block + layout.data_at + in_block * Format::kGroupBytes;
-    if (Format::kPrefetch) {
-#pragma GCC unroll 4
+    if (Format::kPrefetch && tokens > 1) {
+#pragma GCC unroll 2
       for (int i = 0; i < tiles; ++i) {
 #pragma GCC unroll 5
         for (int at = 0; at <= Format::kGroupBytes; at += 64) {
@@ -122,7 +127,7 @@ __attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
     add_columns<Format, tiles, tokens, 7>(data, tile_bytes, x, ldx, sums);
     F scales[tiles];
     I zeros[tiles];
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (int i = 0; i < tiles; ++i) {
       const uint8_t* head = block + i * tile_bytes;
       scales[i] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(head)));
@@ -134,7 +139,7 @@ __attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
       const I code_sum = _mm256_set1_epi32(group.sum);
       const I start = Format::start(group);
       const F scale = _mm256_broadcast_ss(&group.scale);
-#pragma GCC unroll 4
+#pragma GCC unroll 2
       for (int i = 0; i < tiles; ++i) {
         I sum = Format::finish(sums[i * tokens + t]);
         // Both factors fit 16 bits: a sum of codes is at most 32 * 127.
@@ -175,7 +180,7 @@ template <class Format, bool zero_points, int tiles>
 void multiply_parts(const uint8_t* tile, size_t tile_bytes, const TileLayout& layout,
                     int64_t groups, const ActivationGroup* x, int64_t ldx, int64_t tokens,
                     float* totals) {
-  constexpr int kMost = tiles == 4 ? 1 : Format::kTokens;
+  constexpr int kMost = Format::kTokens;
   int64_t parts = (tokens + kMost - 1) / kMost;
   for (int64_t t = 0; t < tokens; --parts) {
     const int64_t n = (tokens - t + parts - 1) / parts;
@@ -280,7 +285,7 @@ void multiply_and_store(const PackedMatrix& w, const TileLayout& layout, int64_t
     float* to = y + t * ldy + row;
     const float* from = totals + t * tiles * kRows;
     if (rows >= tiles * kRows) {
-#pragma GCC unroll 4
+#pragma GCC unroll 2
       for (int i = 0; i < tiles; ++i)
         _mm256_storeu_ps(to + i * kRows, _mm256_load_ps(from + i * kRows));
     } else {
@@ -298,11 +303,7 @@ void multiply_tiles(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
     const ActivationGroup* from = x + t * ldx;
     float* to = y + t * ldy;
     for (int64_t tile = tile_begin; tile < tile_end;) {
-      const int64_t left = tile_end - tile;
-      if (left >= 4 && tokens == 1) {
-        multiply_and_store<Format, zero_points, 4>(w, layout, tile, from, ldx, n, to, ldy);
-        tile += 4;
-      } else if (left >= 2) {
+      if (tile_end - tile >= 2 && tokens > 1) {
         multiply_and_store<Format, zero_points, 2>(w, layout, tile, from, ldx, n, to, ldy);
         tile += 2;
       } else {

@@ -3,10 +3,11 @@
 //
 // Few tokens (decode) stream the weights: 2 tiles at a time are unpacked in registers and
 // multiplied with up to 4 tokens (4 tiles with a single token), which gives the processor 4 to 8
-// independent chains; the next 4 tokens find these tiles in cache. Many tokens share the work of
-// unpacking: a panel of 2 tiles x 128 columns is unpacked into the first-level cache, then
-// multiplied with all tokens in register tiles of 2 vectors of rows x 6 tokens (12 with 32
-// registers).
+// independent chains; the next 4 tokens find these tiles in cache. What comes later is prefetched
+// for several tokens only: of a single one processors follow the stream best by themselves. Many
+// tokens share the work of unpacking: a panel of 2 tiles x 128 columns is unpacked into the
+// first-level cache, then multiplied with all tokens in register tiles of 2 vectors of rows x 6
+// tokens (12 with 32 registers).
 //
 // y itself holds the running totals between blocks, which is exact: so the loops over panels and
 // tokens may be nested either way without a change to the chains.
@@ -62,7 +63,7 @@ ALWAYS_INLINE void multiply_block(const uint8_t* block, size_t tile_bytes, const
   for (; k + 8 <= columns; k += 8) {
     typename Format::Step steps[tiles];
     each<tiles>([&]<int i>() {
-      formats[i].prefetch(k);
+      if constexpr (tokens > 1) formats[i].prefetch(k);
       steps[i] = formats[i].step(k);
     });
     each<8>([&]<int j>() {

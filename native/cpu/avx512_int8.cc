@@ -44,7 +44,7 @@ inline I words_at(const uint8_t* p) { return _mm512_loadu_si512(p); }
 template <bool zero_points>
 struct Int4 {
   static constexpr int kGroupBytes = 4 * kStepBytes;
-  static constexpr bool prefetches(int tiles, int tokens) { return tiles == 2 || tokens >= 2; }
+  static constexpr bool prefetches(int tokens) { return tokens > 1; }
   template <int s>
   static I weights(const uint8_t* data) {
     const I words = words_at(data + s / 2 * kStepBytes);
@@ -59,7 +59,7 @@ struct Int4 {
 template <bool zero_points>
 struct Int8 {
   static constexpr int kGroupBytes = 8 * kStepBytes;
-  static constexpr bool prefetches(int tiles, int tokens) { return tiles == 1 && tokens >= 7; }
+  static constexpr bool prefetches(int) { return false; }
   template <int s>
   static I weights(const uint8_t* data) {
     return _mm512_xor_si512(words_at(data + s * kStepBytes), _mm512_set1_epi8(-128));
@@ -112,7 +112,7 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
   int in_block = 0;
   for (int64_t g = 0; g < groups; ++g, ++x) {
     const uint8_t* data = block + layout.data_at + in_block * Format::kGroupBytes;
-    if constexpr (Format::prefetches(tiles, tokens)) {
+    if constexpr (Format::prefetches(tokens)) {
 #pragma GCC unroll 2
       for (int i = 0; i < tiles; ++i) {
 #pragma GCC unroll 8
@@ -198,14 +198,14 @@ void multiply_tokens(int64_t count, const PackedMatrix& w, const TileLayout& lay
   }
 }
 
-// Up to 12 tokens are multiplied with one tile after the other: the weights are then one stream,
+// Up to 3 tokens are multiplied with one tile after the other: the weights are then one stream,
 // which the processor or the prefetches of multiply() follow from tile to tile. More take two
 // tiles, for half the broadcasts, in parts of 6.
 template <class Format, bool zero_points>
 void multiply_tiles(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
                     const ActivationGroup* x, int64_t ldx, int64_t tokens, float* y, int64_t ldy) {
   const TileLayout layout = tile_layout(w.format, w.cols, kRows);
-  const int together = tokens > 12 ? 2 : 1;
+  const int together = tokens > 3 ? 2 : 1;
   for (int64_t tile = tile_begin; tile < tile_end;) {
     const int tiles = tile_end - tile >= together ? together : 1;
     // In parts of as equal size as can be: 13 tokens are 5, 4 and 4, not 6, 6 and 1.

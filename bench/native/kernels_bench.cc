@@ -1,9 +1,10 @@
 // Speed of the CPU kernels, beside the limits of this machine measured in the same run: how fast
 // memory is read, and how many fused multiply-adds the vector units do.
-//   kernels_bench [--threads N] [--only matmul|attention|vectors] [table]
+//   kernels_bench [--threads N] [--only matmul|stream|attention|vectors] [table]
 // Matmul reads weights from memory (the matrices are larger than caches); tokens 1 is decode.
 // Figures are medians; a share is that of the limit measured with the same number of threads.
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -17,6 +18,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/int8_peak.h"
 #include "util/aligned_memory.h"
+#include "util/thread_pool.h"
 
 #if defined(ALTIPLANO_X86)
 #include <immintrin.h>
@@ -198,6 +200,62 @@ void bench_matmul_int8(const Kernels& k, const char* name, WeightFormat format,
   }
 }
 
+// How fast weights come from memory for one token, beside a plain sum over the same bytes. Both
+// take turns, stretch by stretch of some milliseconds: on a shared machine the bandwidth is another
+// one a second later. Prints medians, and the median of the turns' ratios.
+void bench_stream(const Kernels& k, const char* name, WeightFormat format) {
+  constexpr int64_t kCols = 4096, kStretches = 8, kTurns = 40;
+  constexpr size_t kStretchBytes = size_t{64} << 20, kPieceBytes = 256 << 10;
+  const size_t tile_bytes = k.packed_tile_bytes(format, kCols);
+  const int64_t stretch = kStretchBytes / tile_bytes, piece = kPieceBytes / tile_bytes / 2 * 2 + 2;
+  const int64_t rows = kStretches * stretch * k.tile_rows;
+  const Bytes weights(kStretches * stretch * tile_bytes);
+  const PackedMatrix w{format, rows, kCols, weights.data, tile_bytes};
+  const std::vector<float> x(kCols, 0.5f);
+  std::vector<cpu::ActivationGroup> codes(cpu::activation_groups(kCols));
+  k.quantize_activations(x.data(), kCols, codes.data());
+  std::vector<float> y(rows);
+  ThreadPool pool(threads);
+  // GB/s of read(first tile, last) over the pieces of a stretch.
+  const auto speed = [&](int64_t turn, const auto& read) {
+    const int64_t begin = turn % kStretches * stretch, end = begin + stretch;
+    const auto start = std::chrono::steady_clock::now();
+    pool.parallel_for((stretch + piece - 1) / piece, [&](int64_t i) {
+      read(begin + i * piece, std::min(begin + (i + 1) * piece, end));
+    });
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    return static_cast<double>(stretch * tile_bytes) / taken.count() * 1e-9;
+  };
+  const auto sum = [&](int64_t first, int64_t last) {
+    const auto* p = reinterpret_cast<const uint64_t*>(weights.data + first * tile_bytes);
+    uint64_t sums[8] = {};
+    for (size_t i = 0; i < (last - first) * tile_bytes / 8; i += 8) {
+      for (int j = 0; j < 8; ++j) sums[j] += p[i + j];
+    }
+    y[first] = static_cast<float>(std::accumulate(sums, sums + 8, uint64_t{0}) >> 40);
+  };
+  const auto multiply = [&](int64_t first, int64_t last) {
+    if (format.quantized()) {
+      k.matmul_int8(w, first, last, codes.data(), cpu::activation_groups(kCols), 1, y.data(), rows);
+    } else {
+      k.matmul(w, first, last, x.data(), kCols, 1, y.data(), rows, false);
+    }
+  };
+  std::vector<double> sums, multiplies, ratios;
+  for (int64_t turn = 0; turn < kTurns; ++turn) {
+    // Each reads what the other left alone the longest.
+    sums.push_back(speed(turn, sum));
+    multiplies.push_back(speed(turn + kStretches / 2, multiply));
+    ratios.push_back(multiplies.back() / sums.back());
+  }
+  const auto median = [](std::vector<double>& values) {
+    std::sort(values.begin(), values.end());
+    return values[values.size() / 2];
+  };
+  std::printf("stream %-5s one token %6.1f GB/s, a plain sum %6.1f GB/s, ratio %.2f\n", name,
+              median(multiplies), median(sums), median(ratios));
+}
+
 // `tokens` tokens at the end of contexts of `context` keys; `heads` KV heads at once, each with
 // `group` query heads. Contexts are visited one after the other, more of them than caches hold if
 // one token is computed (decode); their pages lie mixed.
@@ -317,6 +375,14 @@ void bench_matrices(const Kernels& k, const Limits& limits) {
   bench_matmul_int8(k, "int4 zeros", {WeightType::kInt4, 128, true}, int8_limits);
 }
 
+void bench_streams(const Kernels& k) {
+  bench_stream(k, "f32", {WeightType::kF32, 0, false});
+  bench_stream(k, "f16", {WeightType::kF16, 0, false});
+  bench_stream(k, "bf16", {WeightType::kBF16, 0, false});
+  bench_stream(k, "int8", {WeightType::kInt8, 32, false});
+  bench_stream(k, "int4", {WeightType::kInt4, 32, false});
+}
+
 void bench_attention(const Kernels& k, const Limits& limits) {
   using cpu::KvType;
   std::printf("attention, head dimension 128\n");
@@ -355,6 +421,7 @@ int run(int argc, char** argv) {
               threads, limits.bytes * 1e-9, limits.macs * 1e-9);
   const auto wanted = [&](const char* part) { return !only || std::strcmp(only, part) == 0; };
   if (wanted("matmul")) bench_matrices(*table, limits);
+  if (wanted("stream")) bench_streams(*table);
   if (wanted("attention")) bench_attention(*table, limits);
   if (wanted("vectors")) bench_vectors(*table);
   return 0;

@@ -28,9 +28,8 @@
 // What a Format says (`first` is the first addition of a group: there is no sum yet):
 //   kTokens                      of a register tile with 2 tiles: as many as leave no sum in memory
 //   kGroupBytes                  of 32 columns of a tile
-//   kPrefetch, kUnpack           whether tiles come from memory (for several tokens they are
-//   fetched
-//                                ahead); whether panels are unpacked for many tokens
+//   kPrefetch                    whether tiles come from memory: several tokens fetch them ahead
+//   kUnpack                      whether panels are unpacked for many tokens
 //   I start(group)               -zero * sum of codes, without zero points
 //   Weights weights<s>(data)     columns 4 s .. 4 s + 3
 //   I add<first>(sum, w, codes)  sum + w . codes

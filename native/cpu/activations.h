@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cpu/kernels.h"
+#include "cpu/scalar.h"
+
 namespace altiplano::cpu {
 namespace {
 
@@ -26,6 +29,19 @@ inline float activation_scale(float most, bool finite) {
   memcpy(&scale, &bits, sizeof(scale));
   return scale;
 }
+
+// All of a group but its codes, whose sum is `sum`.
+inline void finish_group(ActivationGroup* group, float scale, int32_t sum) {
+  group->origin = kOrigin * scale;
+  int32_t bits;
+  memcpy(&bits, &group->origin, sizeof(bits));
+  group->sum = sum;
+  group->int4_start = bits - kInt4DefaultZero * sum;
+  group->int8_start = bits - 128 * sum;
+}
+
+// Of the first group of a row with numbers that are not finite.
+inline void make_nan(ActivationGroup* group) { group->origin = __builtin_nanf(""); }
 
 }  // namespace
 }  // namespace altiplano::cpu

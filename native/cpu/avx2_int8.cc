@@ -27,7 +27,7 @@ struct Int4 {
     return first ? products : _mm256_add_epi16(sum, products);
   }
   static I finish(I sum) { return _mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
-  static I start(const ActivationGroup& x) { return _mm256_set1_epi32(x.start); }
+  static I start(const ActivationGroup& x) { return _mm256_set1_epi32(x.int4_start); }
   static I zeros(const uint8_t* at) { return _mm256_cvtepu8_epi32(eight_bytes_at(at)); }
 };
 
@@ -53,7 +53,7 @@ struct Int8 {
     return first ? wide : _mm256_add_epi32(sum, wide);
   }
   static I finish(I sum) { return sum; }
-  static I start(const ActivationGroup&) { return _mm256_setzero_si256(); }
+  static I start(const ActivationGroup& x) { return origin_bits(x); }
   static I zeros(const uint8_t* at) {
     return _mm256_and_si256(_mm256_cvtepi8_epi32(eight_bytes_at(at)), _mm256_set1_epi32(0xffff));
   }
@@ -89,8 +89,8 @@ void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
     memcpy(&most, &bits, sizeof(most));
     const bool finite = most <= kMostActivation;
     all_finite = all_finite && finite;
-    out->scale = activation_scale(most, finite);
-    const F inverse = _mm256_set1_ps(finite ? 1.f / out->scale : 0.f);
+    const float scale = activation_scale(most, finite);
+    const F inverse = _mm256_set1_ps(finite ? 1.f / scale : 0.f);
     // Where the scale is NaN, x * 0 may be NaN: its integer is cut off.
     const I keep = _mm256_set1_epi32(finite ? -1 : 0);
     I codes[4];
@@ -103,8 +103,7 @@ void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
     four = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
     four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
     four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1));
-    out->sum = _mm_cvtsi128_si32(four);
-    out->start = -kInt4DefaultZero * out->sum;
+    finish_group(out, scale, _mm_cvtsi128_si32(four));
     // Packing goes by halves of registers; the permutation puts the 4-byte parts back in order.
     const I bytes = _mm256_packs_epi16(_mm256_packs_epi32(codes[0], codes[1]),
                                        _mm256_packs_epi32(codes[2], codes[3]));
@@ -112,7 +111,7 @@ void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
         reinterpret_cast<__m256i*>(out->codes),
         _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
   }
-  if (!all_finite) first->scale = __builtin_nanf("");
+  if (!all_finite) make_nan(first);
 }
 
 void matmul_int8(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,

@@ -11,9 +11,10 @@
 //   rows 0-7     sum        sum                           load and unpack the weights of 2 tiles
 //   rows 8-15    sum        sum                           for each token: broadcast 4 codes,
 //                                                           multiply and add them twice
-// Then the sums become floats, are scaled, and are added to the totals, which stay in the
-// first-level cache. For more than two parts of tokens, int4 is unpacked first, a panel of columns
-// at a time.
+// Then the sums become floats, with the activations' scale in them after one subtraction
+// (ActivationGroup says how), and are added to the totals, which stay in the first-level cache,
+// with that of the weights. For more than two parts of tokens, int4 is unpacked first, a panel of
+// columns at a time.
 //
 // A lone token takes one tile after the other and fetches nothing ahead: the weights are one
 // stream, which processors follow best by themselves. Four tiles at once, with prefetches, read
@@ -30,7 +31,7 @@
 //   kGroupBytes                  of 32 columns of a tile
 //   kPrefetch                    whether tiles come from memory: several tokens fetch them ahead
 //   kUnpack                      whether panels are unpacked for many tokens
-//   I start(group)               -zero * sum of codes, without zero points
+//   I start(group)               bits of the origin - zero * sum of codes, without zero points
 //   Weights weights<s>(data)     columns 4 s .. 4 s + 3
 //   I add<first>(sum, w, codes)  sum + w . codes
 //   I finish(sum)                as 32-bit lanes
@@ -66,6 +67,10 @@ inline I nibbles_at(const uint8_t* data) {
 
 inline __m128i eight_bytes_at(const uint8_t* p) {
   return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+}
+
+inline I origin_bits(const ActivationGroup& x) {
+  return _mm256_castps_si256(_mm256_broadcast_ss(&x.origin));
 }
 
 // The sum as a value that compilers know nothing of: they regroup integer additions, which put the
@@ -137,17 +142,16 @@ __attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
       const ActivationGroup& group = x[t * ldx];
       const I code_sum = _mm256_set1_epi32(group.sum);
       const I start = Format::start(group);
-      const F scale = _mm256_broadcast_ss(&group.scale);
+      const I origin = origin_bits(group);
 #pragma GCC unroll 2
       for (int i = 0; i < tiles; ++i) {
         I sum = Format::finish(sums[i * tokens + t]);
         // Both factors fit 16 bits: a sum of codes is at most 32 * 127.
-        sum = zero_points ? _mm256_sub_epi32(sum, _mm256_madd_epi16(zeros[i], code_sum))
-                          : _mm256_add_epi32(sum, start);
+        if (zero_points) sum = _mm256_sub_epi32(sum, _mm256_madd_epi16(zeros[i], code_sum));
+        sum = _mm256_add_epi32(sum, zero_points ? origin : start);
+        const F scaled = _mm256_sub_ps(_mm256_castsi256_ps(sum), _mm256_castsi256_ps(origin));
         float* total = totals + (t * tiles + i) * kRows;
-        _mm256_store_ps(total,
-                        _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(scales[i], scale),
-                                        _mm256_load_ps(total)));
+        _mm256_store_ps(total, _mm256_fmadd_ps(scaled, scales[i], _mm256_load_ps(total)));
       }
     }
     // The totals stay in memory: compilers would otherwise spill sums for them.

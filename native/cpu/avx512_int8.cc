@@ -9,16 +9,15 @@
 //   rows 0-15    sum        sum          sum             load and unpack the weights of 2 tiles
 //   rows 16-31   sum        sum          sum             for each token: broadcast 4 codes,
 //                                                          2 x vpdpbusd
-// Then the sums become floats and are added to the totals with their scales. 8 vpdpbusd and a fused
-// multiplication compete for two execution units, so 89 % of the vpdpbusd peak is the most that
-// groups of 32 allow. A multiplication of the two scales would be a third to compete; but those of
-// activations are powers of two, and adding exponents as integers can be done on any unit. With 24
-// sums and the totals in memory less was reached. int4 words are unpacked on the way: a copy of
-// unpacked weights would gain 3 %. Without zero points no sum is spilled: of all zmm registers
-// objdump -d shows only the two that are loaded with scales beside (%rsp).
+// Then the sums become floats, with the activations' scale in them after one subtraction
+// (ActivationGroup says how), and are added to the totals with that of the weights. 8 vpdpbusd and
+// a fused multiplication compete for two execution units, so 89 % of the vpdpbusd peak is the most
+// that groups of 32 allow. With 24 sums and the totals in memory less was reached. int4 words are
+// unpacked on the way: a copy of unpacked weights would gain nothing. Without zero points no sum is
+// spilled: objdump -d shows no zmm register beside (%rsp).
 //
-// Weights are unsigned here: int4 as it is, int8 with 128 added. A sum starts at the negative of
-// what that and the zero point add to it: (zero + 128) * sum of the codes.
+// Weights are unsigned here: int4 as it is, int8 with 128 added. Where a sum starts takes off what
+// that and the zero point add to it: (zero + 128) * sum of the codes.
 #include <immintrin.h>
 
 #include "cpu/activations.h"
@@ -35,12 +34,17 @@ constexpr int kRows = kWideTileRows;
 constexpr int kStepBytes = kRows * 4;
 constexpr int kPrefetchBytes = 4096;
 
+inline I origin_bits(const ActivationGroup& x) {
+  return _mm512_castps_si512(_mm512_set1_ps(x.origin));
+}
+
 inline I words_at(const uint8_t* p) { return _mm512_loadu_si512(p); }
 
 // A format reads a group of 32 columns of a tile: weights<s>(data) are columns 4 s .. 4 s + 3 as
-// unsigned bytes; start() what a sum starts at. prefetches() says whether multiply() fetches what
-// it will read soon: processors follow a stream best by themselves (on Zen 4 a core reads int8 a
-// fifth slower with prefetches) until so much is computed between two lines that they lose it.
+// unsigned bytes; start() what a sum starts at, but for zero points. prefetches() says whether
+// multiply() fetches what it will read soon: processors follow a stream best by themselves (on Zen
+// 4 a core reads int8 a fifth slower with prefetches) until so much is computed between two lines
+// that they lose it.
 template <bool zero_points>
 struct Int4 {
   static constexpr int kGroupBytes = 4 * kStepBytes;
@@ -53,7 +57,9 @@ struct Int4 {
   static I zeros(const uint8_t* at) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
   }
-  static I start(I minus_8_sum) { return minus_8_sum; }
+  static I start(const ActivationGroup& x) {
+    return zero_points ? origin_bits(x) : _mm512_set1_epi32(x.int4_start);
+  }
 };
 
 template <bool zero_points>
@@ -65,10 +71,9 @@ struct Int8 {
     return _mm512_xor_si512(words_at(data + s * kStepBytes), _mm512_set1_epi8(-128));
   }
   static I zeros(const uint8_t* at) {
-    const I z = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
-    return _mm512_add_epi32(z, _mm512_set1_epi32(128));
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
   }
-  static I start(I minus_8_sum) { return _mm512_slli_epi32(minus_8_sum, 4); }
+  static I start(const ActivationGroup& x) { return _mm512_set1_epi32(x.int8_start); }
 };
 
 // sums += weights of columns 4 s .. 4 s + 3 times the tokens' codes.
@@ -98,14 +103,7 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
                                         int64_t tile, const ActivationGroup* x, int64_t ldx,
                                         float* y, int64_t ldy, const uint8_t* ahead) {
   const size_t tile_bytes = w.tile_bytes;
-  F totals[tiles * tokens];
-#pragma GCC unroll 12
-  for (int t = 0; t < tokens; ++t) {
-    const float scale =
-        x[t * ldx].scale;  // NaN if anything in the row is not finite, else a number
-#pragma GCC unroll 2
-    for (int i = 0; i < tiles; ++i) totals[i * tokens + t] = _mm512_set1_ps(scale - scale);
-  }
+  F totals[tiles * tokens] = {};
   const int64_t groups = activation_groups(w.cols);
   const int groups_in_block = layout.block / kActivationGroup;
   const uint8_t* block = w.data + tile * tile_bytes;
@@ -128,13 +126,15 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
     I sums[tiles * tokens];
 #pragma GCC unroll 12
     for (int t = 0; t < tokens; ++t) {
-      const I start = _mm512_set1_epi32(zero_points ? -x[t * ldx].sum : x[t * ldx].start);
+      const I start = Format::start(x[t * ldx]);
 #pragma GCC unroll 2
       for (int i = 0; i < tiles; ++i) {
-        sums[i * tokens + t] =
-            zero_points
-                ? _mm512_mullo_epi32(start, Format::zeros(block + i * tile_bytes + layout.zeros_at))
-                : Format::start(start);
+        I& sum = sums[i * tokens + t];
+        sum = start;
+        if constexpr (zero_points) {
+          const I zeros = Format::zeros(block + i * tile_bytes + layout.zeros_at);
+          sum = _mm512_sub_epi32(sum, _mm512_mullo_epi32(zeros, _mm512_set1_epi32(x[t * ldx].sum)));
+        }
       }
     }
     add_columns<Format, tiles, tokens, 0>(data, tile_bytes, x, ldx, sums);
@@ -145,25 +145,20 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
     add_columns<Format, tiles, tokens, 5>(data, tile_bytes, x, ldx, sums);
     add_columns<Format, tiles, tokens, 6>(data, tile_bytes, x, ldx, sums);
     add_columns<Format, tiles, tokens, 7>(data, tile_bytes, x, ldx, sums);
-    I scales[tiles];  // as bits, divided by 1
-    __mmask16 not_zero[tiles];
+    F scales[tiles];
 #pragma GCC unroll 2
     for (int i = 0; i < tiles; ++i) {
-      const I bits = _mm512_castps_si512(_mm512_cvtph_ps(
-          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + i * tile_bytes))));
-      not_zero[i] = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x7fffffff));
-      scales[i] = _mm512_sub_epi32(bits, _mm512_castps_si512(_mm512_set1_ps(1.f)));
+      scales[i] = _mm512_cvtph_ps(
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + i * tile_bytes)));
     }
 #pragma GCC unroll 12
     for (int t = 0; t < tokens; ++t) {
-      const I scale = _mm512_castps_si512(_mm512_set1_ps(x[t * ldx].scale));
+      const F origin = _mm512_set1_ps(x[t * ldx].origin);
 #pragma GCC unroll 2
       for (int i = 0; i < tiles; ++i) {
-        // The exponents are added; where the weights' scale is 0, the product is 0.
-        const F product =
-            _mm512_castsi512_ps(_mm512_maskz_add_epi32(not_zero[i], scales[i], scale));
-        F& total = totals[i * tokens + t];
-        total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i * tokens + t]), product, total);
+        const int at = i * tokens + t;
+        const F scaled = _mm512_sub_ps(_mm512_castsi512_ps(sums[at]), origin);
+        totals[at] = _mm512_fmadd_ps(scaled, scales[i], totals[at]);
       }
     }
     if (++in_block == groups_in_block) {
@@ -250,18 +245,17 @@ void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
     memcpy(&most, &bits, sizeof(most));
     const bool finite = most <= kMostActivation;
     all_finite = all_finite && finite;
-    out->scale = activation_scale(most, finite);
-    const F inverse = _mm512_set1_ps(finite ? 1.f / out->scale : 0.f);
+    const float scale = activation_scale(most, finite);
+    const F inverse = _mm512_set1_ps(finite ? 1.f / scale : 0.f);
     // Where the scale is NaN, x * 0 may be NaN: its integer is cut off by the mask.
     const __mmask16 keep = finite ? 0xffff : 0;
     const I a = _mm512_maskz_cvtps_epi32(keep, _mm512_mul_ps(low, inverse));
     const I b = _mm512_maskz_cvtps_epi32(keep, _mm512_mul_ps(high, inverse));
-    out->sum = _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
-    out->start = -kInt4DefaultZero * out->sum;
+    finish_group(out, scale, _mm512_reduce_add_epi32(_mm512_add_epi32(a, b)));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out->codes), _mm512_cvtepi32_epi8(a));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out->codes + 16), _mm512_cvtepi32_epi8(b));
   }
-  if (!all_finite) first->scale = __builtin_nanf("");
+  if (!all_finite) make_nan(first);
 }
 
 void matmul_int8(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,

@@ -26,7 +26,7 @@ struct Int4 : Dot {
   static I weights(const uint8_t* data) {
     return nibbles_at<s>(data);
   }
-  static I start(const ActivationGroup& x) { return _mm256_set1_epi32(x.start); }
+  static I start(const ActivationGroup& x) { return _mm256_set1_epi32(x.int4_start); }
   static I zeros(const uint8_t* at) { return _mm256_cvtepu8_epi32(eight_bytes_at(at)); }
 };
 
@@ -37,7 +37,7 @@ struct Int8 : Dot {
   static I weights(const uint8_t* data) {
     return _mm256_xor_si256(words_at(data + s * kStepBytes), _mm256_set1_epi8(-128));
   }
-  static I start(const ActivationGroup& x) { return _mm256_set1_epi32(x.start * 16); }
+  static I start(const ActivationGroup& x) { return _mm256_set1_epi32(x.int8_start); }
   static I zeros(const uint8_t* at) {
     return _mm256_add_epi32(_mm256_cvtepi8_epi32(eight_bytes_at(at)), _mm256_set1_epi32(128));
   }

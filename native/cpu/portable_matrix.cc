@@ -151,7 +151,7 @@ void multiply_tile_int8(const uint8_t* tile, const TileLayout& layout, int64_t c
     float scale[R];
     Format::scale(block, layout, scale);
     for (int r = 0; r < R; ++r) {
-      total[r] = __builtin_fmaf(static_cast<float>(sum[r]), scale[r] * x[g].scale, total[r]);
+      total[r] = __builtin_fmaf(static_cast<float>(sum[r]), scale[r] * x[g].scale(), total[r]);
     }
   }
   for (int r = 0; r < rows; ++r) y[r] = total[r];
@@ -219,19 +219,18 @@ void quantize_activations(const float* x, int64_t n, ActivationGroup* out) {
       finite = finite && size <= kMostActivation;
     }
     memset(out->codes, 0, sizeof(out->codes));
-    out->sum = out->start = 0;
-    out->scale = activation_scale(most, finite);
-    all_finite = all_finite && finite;
-    if (!finite) continue;
-    const float inverse = 1.f / out->scale;
-    for (int k = 0; k < count; ++k) {
+    const float scale = activation_scale(most, finite);
+    const float inverse = 1.f / scale;
+    int32_t sum = 0;
+    for (int k = 0; finite && k < count; ++k) {
       const auto code = static_cast<int8_t>((x[begin + k] * inverse + 0x1.8p23f) - 0x1.8p23f);
       out->codes[k] = code;
-      out->sum += code;
+      sum += code;
     }
-    out->start = -kInt4DefaultZero * out->sum;
+    finish_group(out, scale, sum);
+    all_finite = all_finite && finite;
   }
-  if (!all_finite) first->scale = __builtin_nanf("");
+  if (!all_finite) make_nan(first);
 }
 
 void matmul_int8(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,

@@ -1,6 +1,7 @@
 // Matmul with int8 activations, and their quantization. All tables must give the bits of the
 // portable one, which is compared with f64.
 #include <algorithm>
+#include <bit>
 
 #include "check.h"
 #include "cpu/scalar.h"
@@ -58,10 +59,10 @@ std::vector<float> multiply(const Kernels& k, const Packed& w,
   return result;
 }
 
-// The product with the quantized activations. A group's term goes through the product of the two
-// scales (1 rounding) and the fused additions of its own and all later groups: at most groups + 1
-// roundings, each at most kEps of a sum of magnitudes. Products of scales that underflow lose up to
-// 2^-149, times a sum of codes below 2^20.
+// The product with the quantized activations. A group's term is exact until it is added: the
+// scales' product is an f16 times a power of two, at least 2^-120. So it goes through the roundings
+// of its own and all later groups' fused additions: at most `groups`, each at most kEps of a sum of
+// magnitudes, or 2^-150 where that is subnormal.
 void check_product(const Kernels& k, const Packed& w, const std::vector<ActivationGroup>& x,
                    const std::vector<float>& y, int64_t tokens) {
   const Matrix& m = w.matrix;
@@ -72,12 +73,12 @@ void check_product(const Kernels& k, const Packed& w, const std::vector<Activati
       for (int64_t i = 0; i < m.cols; ++i) {
         const ActivationGroup& group = x[t * groups + i / kActivationGroup];
         const double term =
-            m.exact[r * m.cols + i] * (double{group.scale} * group.codes[i % kActivationGroup]);
+            m.exact[r * m.cols + i] * (double{group.scale()} * group.codes[i % kActivationGroup]);
         sum += term;
         magnitude += std::abs(term);
       }
       const double bound =
-          1.01 * static_cast<double>(groups + 1) * kEps * magnitude + groups * 0x1p-129;
+          1.01 * static_cast<double>(groups) * kEps * magnitude + groups * 0x1p-150;
       const double error = std::abs(y[t * m.rows + r] - sum);
       CHECK(error <= bound, "%s: %s %lld x %lld, token %lld row %lld: %g, exactly %g, bound %g",
             k.name, describe(m.format), static_cast<long long>(m.rows),
@@ -129,16 +130,19 @@ void test_quantize_activations(const Kernels& k) {
         if (at >= n) CHECK(code == 0, "code %d behind the last column", code);
         if (at >= n) continue;
         // Half a step; a quotient by a power of two is exact.
-        const double step = groups[g].scale;
+        const double step = groups[g].scale();
         CHECK(std::abs(x[at] - step * code) <= step * 0.5, "%g became %d * %g", x[at], code, step);
         most = std::max(most, std::abs(x[at]));
       }
       int exponent;
-      CHECK(std::frexp(groups[g].scale, &exponent) == 0.5f, "scale %g", groups[g].scale);
-      CHECK(groups[g].scale == 0x1p-96f || most > 63.5f * groups[g].scale,
-            "scale %g for at most %g", groups[g].scale, most);
-      CHECK(sum == groups[g].sum && -8 * sum == groups[g].start, "sum %d, found %d, start %d", sum,
-            groups[g].sum, groups[g].start);
+      CHECK(std::frexp(groups[g].scale(), &exponent) == 0.5f, "scale %g", groups[g].scale());
+      CHECK(groups[g].scale() == 0x1p-96f || most > 63.5f * groups[g].scale(),
+            "scale %g for at most %g", groups[g].scale(), most);
+      const auto origin = std::bit_cast<int32_t>(groups[g].origin);
+      CHECK(sum == groups[g].sum && origin - 8 * sum == groups[g].int4_start &&
+                origin - 128 * sum == groups[g].int8_start,
+            "sum %d, found %d, starts %d and %d", sum, groups[g].sum, groups[g].int4_start - origin,
+            groups[g].int8_start - origin);
     }
   }
   for (float bad : {NAN, INFINITY, -INFINITY, 0x1.1p90f}) {
@@ -148,8 +152,8 @@ void test_quantize_activations(const Kernels& k) {
       const std::vector<ActivationGroup> groups = quantize(k, x, 1);
       for (int64_t g = 0; g < 3; ++g) {
         // The first group tells of the whole row.
-        CHECK(std::isnan(groups[g].scale) == (g == 0 || g == at / kActivationGroup),
-              "scale %g of group %lld", groups[g].scale, static_cast<long long>(g));
+        CHECK(std::isnan(groups[g].scale()) == (g == 0 || g == at / kActivationGroup),
+              "scale %g of group %lld", groups[g].scale(), static_cast<long long>(g));
       }
       CHECK(groups[at / kActivationGroup].sum == 0, "codes of a group that is not finite");
     }
@@ -177,8 +181,10 @@ void test_matmul_int8_extremes(const Kernels& k) {
       check_matmul(k, random_matrix(format, rows, cols, random),
                    random.normals(tokens * cols, size), tokens);
     }
-    // Sums as large as they can be: all codes at an end of their range, against all signs.
-    for (int i = 0; i < 8; ++i) {
+    // Sums as large as they can be: all codes at an end of their range, against all signs, with
+    // the least and the greatest scale of activations too.
+    for (int i = 0; i < 24; ++i) {
+      const float size = 127 * (i < 8 ? 1.f : i < 16 ? 0x1p-96f : 0x1p83f);
       Matrix m = random_matrix(format, rows, 256, random);
       const bool int4 = format.type == WeightType::kInt4;
       std::fill(m.values.begin(), m.values.end(),
@@ -189,9 +195,9 @@ void test_matmul_int8_extremes(const Kernels& k) {
       std::vector<float> exact(rows * 256);
       k.dequantize(m.slice(0, rows), exact.data());
       m.exact.assign(exact.begin(), exact.end());
-      std::vector<float> x(tokens * 256, 3.f);
+      std::vector<float> x(tokens * 256, size);
       for (int64_t at = 0; at < tokens * 256; ++at) {
-        if ((at / 256 % 3 == 1) || (at / 256 % 3 == 2 && at % 2)) x[at] = -3.f;
+        if ((at / 256 % 3 == 1) || (at / 256 % 3 == 2 && at % 2)) x[at] = -size;
       }
       check_matmul(k, m, x, tokens);
     }

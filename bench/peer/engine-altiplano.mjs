@@ -1,8 +1,6 @@
 /** altiplano, from dist/, as an engine of the benchmark; it also measures the limits of the machine. */
-import { bandwidthBuffer, gpuOf, modelWork, nominalLimits } from '../../dist/cli/bench-limits.js';
+import { gpuOf, measureLimits, modelWork, nominalLimits } from '../../dist/cli/bench-limits.js';
 import { Llama, openCheckpoint } from '../../dist/index.js';
-import { availableMemoryBytes } from '../../dist/load-plan.js';
-import { native } from '../../dist/native.js';
 import { peakMemoryBytes, promptTokens, serve, tokensPerSecond } from './protocol.mjs';
 
 const OPTIONS = { temperature: 0, repetitionPenalty: 1, ignoreEos: true };
@@ -104,16 +102,6 @@ await serve({
   /** A processor's are measured, a GPU's nominal. */
   async limits({ threads, device = 'cpu' }) {
     const gpu = await gpuOf(device);
-    if (gpu !== null) {
-      const { bytesPerSecond, f16MacsPerSecond } = nominalLimits(gpu);
-      return { readBytesPerSecond: bytesPerSecond ?? 0, peakMacsPerSecond: f16MacsPerSecond ?? 0 };
-    }
-    return {
-      readBytesPerSecond: await native().measureReadBandwidth(
-        bandwidthBuffer(availableMemoryBytes()),
-        threads,
-      ),
-      peakMacsPerSecond: await native().measureInt8Peak(threads),
-    };
+    return gpu === null ? measureLimits(threads) : nominalLimits(gpu);
   },
 });

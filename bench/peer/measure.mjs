@@ -106,21 +106,24 @@ async function measureSpeed(row, bench, { altiplano, peer, limits }, work) {
   } else {
     turns.peer = speed(peer, 'run');
   }
-  const values = await alternate(runs, turns);
-  const ours = median(values.altiplano);
-  const peak = median(values.limits.map(({ peakMacsPerSecond }) => peakMacsPerSecond));
-  const bandwidth = median(values.limits.map(({ readBytesPerSecond }) => readBytesPerSecond));
-  const macs = work.layerMacsPerToken + work.headMacs / promptTokens;
+  const values = await alternate(runs * (row.turnsPerRun ?? 1), turns);
   const result = { altiplano: values.altiplano, peer: values.peer };
-  if (kind === 'together') return { ...result, one: values.one, share: ours / median(values.one) };
-  if (kind === 'decode' || kind === 'batch') {
-    if (bandwidth === 0) return { ...result, noShare: 'the bandwidth is not known' };
-    // A step reads the weights once for all sequences.
-    const limit = (bandwidth / work.weightsBytesPerToken) * (sequences ?? 1);
-    return { ...result, share: ours / limit, limit, bandwidth };
+  if (kind === 'together') {
+    return { ...result, one: values.one, share: median(values.altiplano) / median(values.one) };
   }
-  if (peak === 0) return { ...result, noShare: 'the peak is not known' };
-  return { ...result, share: (ours * macs) / peak, limit: peak / macs, peak };
+  // What one unit of the limit is worth in tokens.
+  const [name, limit, tokens] =
+    kind === 'prefill'
+      ? ['peak', 'macsPerSecond', 1 / (work.layerMacsPerToken + work.headMacs / promptTokens)]
+      : // A step reads the weights once for all sequences.
+        ['bandwidth', 'bytesPerSecond', (sequences ?? 1) / work.weightsBytesPerToken];
+  if (values.limits.some((measured) => measured[limit] === null)) {
+    return { ...result, noShare: `the ${name} is not known` };
+  }
+  // Of the limit beside each run: what a machine delivers changes with its other work.
+  const beside = values.limits.map((measured) => measured[limit]);
+  const shares = result.altiplano.map((speed, i) => speed / (beside[i] * tokens));
+  return { ...result, share: median(shares), shares, [name]: median(beside) };
 }
 
 /** Decoding behind a long context: it is read once, then the engines take turns decoding. */

@@ -6,7 +6,7 @@
 
 import { findGpus } from '../devices.js';
 import type { Checkpoint, LoadOptions } from '../index.js';
-import { planLoad } from '../load-plan.js';
+import { availableMemoryBytes, planLoad } from '../load-plan.js';
 import { type Gpu, native } from '../native.js';
 import { resolveLoadOptions } from '../options.js';
 
@@ -61,7 +61,7 @@ export function promptMacs(work: ModelWork, promptTokens: number): number {
 }
 
 /** Bytes to measure the read bandwidth with: larger than any cache, and small beside what is free. */
-export function bandwidthBuffer(availableBytes: number): number {
+function bandwidthBuffer(availableBytes: number): number {
   const mebibyte = 2 ** 20;
   const size = Math.min(1024 * mebibyte, Math.max(64 * mebibyte, availableBytes / 4));
   return Math.floor(size / mebibyte) * mebibyte;
@@ -86,19 +86,31 @@ const F16_MACS_PER_CLOCK: Readonly<Record<string, number>> = {
   '9.0': 2048,
 };
 
-/** What a GPU could deliver by its clocks: nominal figures, not measured; null where not known. */
-export interface NominalLimits {
+/** What a machine could deliver; null where that is not known. */
+export interface Limits {
+  /** Bytes that all threads together read from memory. */
   bytesPerSecond: number | null;
-  /** Of f16 matrices; of int8 ones it is twice as many. */
-  f16MacsPerSecond: number | null;
+  /** Multiply-adds: of int8 numbers on a processor; on a GPU of f16 ones, or of int8 ones if asked. */
+  macsPerSecond: number | null;
 }
 
-export function nominalLimits(gpu: Gpu): NominalLimits {
+/** A processor's limits for `threads` threads, measured; takes a second, and up to a gigabyte. */
+export async function measureLimits(threads: number): Promise<Limits> {
+  const buffer = bandwidthBuffer(availableMemoryBytes());
+  return {
+    bytesPerSecond: await native().measureReadBandwidth(buffer, threads),
+    macsPerSecond: (await native().measureInt8Peak(threads)) || null,
+  };
+}
+
+/** A GPU's by its clocks: nominal figures, not measured. */
+export function nominalLimits(gpu: Gpu, isInt8 = false): Limits {
   // Two transfers a clock.
   const bytesPerSecond = 2 * gpu.memoryClockKhz * 1e3 * (gpu.memoryBusBits / 8);
-  const macs = F16_MACS_PER_CLOCK[gpu.computeCapability] ?? 0;
+  const f16Macs = F16_MACS_PER_CLOCK[gpu.computeCapability] ?? 0;
+  const macs = isInt8 ? 2 * f16Macs : f16Macs;
   return {
     bytesPerSecond: bytesPerSecond || null,
-    f16MacsPerSecond: gpu.multiprocessors * gpu.clockKhz * 1e3 * macs || null,
+    macsPerSecond: gpu.multiprocessors * gpu.clockKhz * 1e3 * macs || null,
   };
 }

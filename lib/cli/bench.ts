@@ -11,6 +11,7 @@ import { cpus } from 'node:os';
 import { Command } from 'commander';
 import { formatBytes } from '../format-bytes.js';
 import type { Llama } from '../index.js';
+import type { Limits } from './bench-limits.js';
 import type { CliContext } from './context.js';
 import { EXIT_OK, interruptible, UsageError } from './failure.js';
 import { addJson, addModelOptions, integer, loadOptions, type ModelFlags } from './flags.js';
@@ -27,11 +28,13 @@ interface BenchFlags extends ModelFlags {
 
 const DETAILS = `
 The prompt is a fixed sequence of random tokens; generation is greedy, one sequence at a time, and
-never ends early. Speeds are the median of the runs; peak memory is the process's, read before the
-bandwidth is measured with a buffer that no cache holds. The decode share is (bytes of weights that
-a token reads) × (tokens a second) / bandwidth; weights that fit the caches can exceed 1. The prefill
-share is (multiply-adds of a prompt token: one for each weight of the layers, and the output head
-once a prompt) × (tokens a second) / the most multiply-adds of int8 numbers that the processor does.
+never ends early. The limits are measured after each run, the bandwidth with a buffer that no cache
+holds: what a machine delivers changes with its other work. Speeds, limits and shares are the medians
+of the runs; peak memory is the process's, read after the first run. The decode share is (bytes of
+weights that a token reads) × (tokens a second) / bandwidth; weights that fit the caches can exceed 1.
+The prefill share is (multiply-adds of a prompt token: one for each weight of the layers, and the
+output head once a prompt) × (tokens a second) / the most multiply-adds of int8 numbers that the
+processor does.
 On a GPU nothing is measured: bandwidth and peak (of f16 numbers; of int8 ones with --activations int8)
 are nominal, from its clocks.
 
@@ -65,37 +68,24 @@ export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
     const checkpoint = await openCheckpoint(flags.model ?? DEMO_MODEL, { signal });
     const model = await loadModel(context, flags, signal);
     const { info } = model;
-    let speed: Speed;
+    const { gpuOf, measureLimits, modelWork, nominalLimits, promptMacs } = await import(
+      './bench-limits.js'
+    );
+    const gpu = await gpuOf(info.device);
+    const isInt8 = gpu === null || info.activations === 'int8';
+    // A processor's limits are measured, a GPU's are those of its clocks.
+    const nominal = gpu && nominalLimits(gpu, isInt8);
+    const limits = async () => nominal ?? (await measureLimits(info.threads));
+    let runs: Run[];
     let peakRssBytes: number;
     try {
-      speed = await measure(context, model, flags, signal);
-      peakRssBytes = peakRss();
+      ({ runs, peakRssBytes } = await measure(context, model, flags, limits, signal));
     } finally {
       await model.dispose();
     }
-    const [limits, { native }, { availableMemoryBytes }] = await Promise.all([
-      import('./bench-limits.js'),
-      import('../native.js'),
-      import('../load-plan.js'),
-    ]);
-    const gpu = await limits.gpuOf(info.device);
-    // A processor's limits are measured, a GPU's are those of its clocks.
-    const nominal = gpu && limits.nominalLimits(gpu);
-    const readBandwidthBytesPerSecond =
-      nominal === null
-        ? await native().measureReadBandwidth(
-            limits.bandwidthBuffer(availableMemoryBytes()),
-            info.threads,
-          )
-        : nominal.bytesPerSecond;
-    // null: the peak is not known.
-    const isInt8 = gpu === null || info.activations === 'int8';
-    const peakMacsPerSecond =
-      nominal === null
-        ? (await native().measureInt8Peak(info.threads)) || null
-        : nominal.f16MacsPerSecond && nominal.f16MacsPerSecond * (isInt8 ? 2 : 1);
-    const work = limits.modelWork(checkpoint, loadOptions(flags), gpu);
-    const macsPerPromptToken = limits.promptMacs(work, flags.promptTokens) / flags.promptTokens;
+    const work = modelWork(checkpoint, loadOptions(flags), gpu);
+    const macsPerPromptToken = promptMacs(work, flags.promptTokens) / flags.promptTokens;
+    const peakMacsPerSecond = medianOf(runs, ({ macsPerSecond }) => macsPerSecond);
     const results = {
       model: info.name,
       weights: info.weights,
@@ -108,20 +98,25 @@ export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
       newTokens: flags.newTokens,
       runs: flags.runs,
       loadMs: info.loadMs,
-      ...speed,
+      prefillTokensPerSecond: median(runs.map((run) => run.prefillTokensPerSecond)),
+      decodeTokensPerSecond: median(runs.map((run) => run.decodeTokensPerSecond)),
       peakRssBytes,
-      readBandwidthBytesPerSecond,
+      readBandwidthBytesPerSecond: medianOf(runs, ({ bytesPerSecond }) => bytesPerSecond),
       weightsBytesPerToken: work.weightsBytesPerToken,
-      decodeBandwidthShare:
-        readBandwidthBytesPerSecond &&
-        (work.weightsBytesPerToken * speed.decodeTokensPerSecond) / readBandwidthBytesPerSecond,
+      decodeBandwidthShare: medianOf(
+        runs,
+        ({ decodeTokensPerSecond: speed, bytesPerSecond: limit }) =>
+          limit && (work.weightsBytesPerToken * speed) / limit,
+      ),
       int8MacsPerSecond: isInt8 ? peakMacsPerSecond : null,
       f16MacsPerSecond: isInt8 ? null : peakMacsPerSecond,
       limits: nominal === null ? ('measured' as const) : ('nominal' as const),
       macsPerPromptToken,
-      prefillPeakShare:
-        peakMacsPerSecond &&
-        (macsPerPromptToken * speed.prefillTokensPerSecond) / peakMacsPerSecond,
+      prefillPeakShare: medianOf(
+        runs,
+        ({ prefillTokensPerSecond: speed, macsPerSecond: limit }) =>
+          limit && (macsPerPromptToken * speed) / limit,
+      ),
     };
     if (flags.json) await writeJson(context, results);
     else await write(context.stdout, report(results, info.memory.weightsBytes));
@@ -129,7 +124,8 @@ export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
   });
 }
 
-interface Speed {
+/** Speeds, and the limits beside them. */
+interface Run extends Limits {
   prefillTokensPerSecond: number;
   decodeTokensPerSecond: number;
 }
@@ -138,9 +134,10 @@ async function measure(
   context: CliContext,
   model: Llama,
   flags: BenchFlags,
+  limits: () => Promise<Limits>,
   signal: AbortSignal,
-): Promise<Speed> {
-  const { promptTokens, newTokens, runs } = flags;
+): Promise<{ runs: Run[]; peakRssBytes: number }> {
+  const { promptTokens, newTokens, runs: count } = flags;
   const room = Math.min(model.info.contextTokens, model.info.kvCacheTokens);
   if (promptTokens + newTokens > room) {
     throw new UsageError(
@@ -156,20 +153,21 @@ async function measure(
     ignoreEos: true,
     signal,
   };
-  const prefill: number[] = [];
-  const decode: number[] = [];
-  const bar = await progressBar(context, 'Measuring', (count) => `${count} runs`);
+  const runs: Run[] = [];
+  let peakRssBytes = 0;
+  const bar = await progressBar(context, 'Measuring', (done) => `${done} runs`);
   try {
-    for (let run = 0; run < runs; run++) {
-      bar.update(run, runs);
+    for (let run = 0; run < count; run++) {
+      bar.update(run, count);
       const { timings } = await model.generate(prompt, options).result;
-      prefill.push(timings.prefillTokensPerSecond);
-      decode.push(timings.decodeTokensPerSecond);
+      if (run === 0) peakRssBytes = peakRss(); // before the limits take memory
+      runs.push({ ...timings, ...(await limits()) });
+      signal.throwIfAborted();
     }
   } finally {
     bar.stop();
   }
-  return { prefillTokensPerSecond: median(prefill), decodeTokensPerSecond: median(decode) };
+  return { runs, peakRssBytes };
 }
 
 /** The same ids each time, spread over the vocabulary (Knuth's MMIX generator, high bits). */
@@ -188,6 +186,12 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
+/** The median of what is known of the runs; null if nothing is. */
+function medianOf(runs: readonly Run[], value: (run: Run) => number | null): number | null {
+  const known = runs.map(value).filter((one) => one !== null);
+  return known.length === 0 ? null : median(known);
+}
+
 /** The most memory that this process ever held: VmHWM on Linux, else what getrusage says. */
 function peakRss(): number {
   if (process.platform === 'linux') {
@@ -197,7 +201,9 @@ function peakRss(): number {
   return process.resourceUsage().maxRSS * 1024;
 }
 
-interface Results extends Speed {
+interface Results {
+  prefillTokensPerSecond: number;
+  decodeTokensPerSecond: number;
   model: string;
   weights: string;
   kv: string;

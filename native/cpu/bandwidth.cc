@@ -15,13 +15,13 @@ namespace {
 
 constexpr size_t kPiece = size_t{1} << 20;
 
-// Eight independent sums, so that the loads and not the additions are the limit.
+// Eight independent sums, so that the loads and not the additions are the limit. Without a copy of
+// the line: compilers put it on the stack, and one core read a third less.
 uint64_t sum(const uint8_t* from) {
+  const auto* words = reinterpret_cast<const uint64_t*>(from);
   uint64_t sums[8] = {};
-  for (size_t i = 0; i < kPiece; i += 64) {
-    uint64_t line[8];
-    std::memcpy(line, from + i, 64);
-    for (int j = 0; j < 8; ++j) sums[j] += line[j];
+  for (size_t i = 0; i < kPiece / 8; i += 8) {
+    for (int j = 0; j < 8; ++j) sums[j] += words[i + j];
   }
   uint64_t total = 0;
   for (uint64_t s : sums) total += s;

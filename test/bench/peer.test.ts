@@ -115,12 +115,13 @@ describe('on a GPU', () => {
       ...{ multiprocessors: 108, clockKhz: 1_410_000 },
       ...{ memoryClockKhz: 1_593_000, memoryBusBits: 5120 },
     };
-    const { bytesPerSecond, f16MacsPerSecond } = nominalLimits(a100);
+    const { bytesPerSecond, macsPerSecond } = nominalLimits(a100);
     expect(bytesPerSecond! / 1e9).toBeCloseTo(2039, 0); // as its data sheet says
-    expect((2 * f16MacsPerSecond!) / 1e12).toBeCloseTo(312, 0);
+    expect((2 * macsPerSecond!) / 1e12).toBeCloseTo(312, 0);
+    expect(nominalLimits(a100, true).macsPerSecond).toBe(2 * macsPerSecond!);
     expect(nominalLimits({ ...a100, computeCapability: '12.0', memoryClockKhz: 0 })).toEqual({
       bytesPerSecond: null,
-      f16MacsPerSecond: null,
+      macsPerSecond: null,
     });
   });
 
@@ -192,7 +193,7 @@ describe('our engine behind the protocol', () => {
       layerMacsPerToken: 2 * (2 * 256 * 256 + 2 * 128 * 256 + 3 * 512 * 256),
       headMacs: 32_000 * 256,
     });
-    expect((await engine.ask('limits', { threads: 1 })).readBytesPerSecond).toBeGreaterThan(1e7);
+    expect((await engine.ask('limits', { threads: 1 })).bytesPerSecond).toBeGreaterThan(1e7);
   });
 
   test('reports errors, and goes on', async () => {

@@ -176,7 +176,7 @@ export class Llama {
       pageTokens: native().kvPageTokens,
       vocabSize: spec.vocabSize,
       maxStepTokens: spec.maxStepTokens,
-      stepsInFlight: gpu === null ? 1 : 2,
+      stepsInFlight: 2,
     });
     this.info = {
       path: checkpoint.path,

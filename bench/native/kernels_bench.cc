@@ -333,6 +333,8 @@ void bench_vectors(const Kernels& k) {
   };
   line("rmsnorm", [&] { k.rmsnorm(x.data(), weight.data(), 1e-5f, kN, out.data()); });
   line("silu_mul", [&] { k.silu_mul(x.data(), weight.data(), kN, out.data()); });
+  std::vector<cpu::ActivationGroup> groups(cpu::activation_groups(kN));
+  line("quantize activations", [&] { k.quantize_activations(x.data(), kN, groups.data()); });
   line("log_sum_exp, two sums", [&] { sink = k.log_sum_exp(x.data(), kN, 1.5f).finite; });
   line("f32 to f16", [&] { k.f32_to_f16(x.data(), kN, half.data()); });
   line("f16 to f32", [&] { k.f16_to_f32(half.data(), kN, out.data()); });

@@ -5,12 +5,13 @@
  * too few for them; a running sequence that gets no page pushes the youngest one back, which is
  * recomputed later. Logits do not depend on the batch, so that none of this changes a text.
  *
- * On a GPU two steps are under way at once, so that the device does not wait for JavaScript: the next
- * one is planned and submitted before the answers of the running one are there. It goes on with
+ * Two steps are under way at once, so that the device, or the processor's threads, do not wait for
+ * JavaScript: the next one is planned and submitted before the answers of the running one are there.
+ * It goes on with
  * prompts, and with sequences whose next token is the best of its row: the plan then says "what row r
  * of the step before chose". If another sequence must see its row first, the next step waits for it,
  * for two smaller steps would read all weights twice. A token that was computed for a sequence that
- * has ended meanwhile is thrown away.
+ * has ended meanwhile is thrown away; a step that computes nothing else is cancelled.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { AltiplanoError } from '../errors.js';
@@ -40,6 +41,11 @@ const LONE_STEP_MS = 4000;
 const LEAST_PROMPT_TOKENS = 16;
 /** While the speed is not known. */
 const FIRST_PROMPT_TOKENS = 64;
+/**
+ * Only behind steps that take less than this the next one is planned ahead: it saves half a
+ * millisecond, and an arrival has to wait for both.
+ */
+const LONGEST_AHEAD_MS = 50;
 /**
  * Sampling for many sequences, from whole rows or with penalties over a long text, takes tens of
  * milliseconds a step: after this long the event loop gets its turn.
@@ -108,8 +114,10 @@ export class Scheduler {
   #preemptions = 0;
   /** When the last step ended. */
   #answeredAt = 0;
-  /** Milliseconds that a prompt token takes, a moving average. */
+  /** Milliseconds that a prompt token takes, a moving average; 0 while not known. */
   #msPerPromptToken = 0;
+  /** Milliseconds that the last step without prompts took. */
+  #decodeMs = 0;
 
   constructor(engine: NativeEngine, options: SchedulerOptions) {
     this.#engine = engine;
@@ -163,13 +171,6 @@ export class Scheduler {
     const sequence = this.#sequences.get(task);
     if (sequence === undefined) return;
     this.#drop(sequence);
-    const items = this.#flights.flatMap((flight) => flight.items);
-    if (
-      items.some((item) => item.sequence === sequence) &&
-      items.every((item) => !this.#sequences.has(item.sequence.task))
-    ) {
-      this.#engine.cancel();
-    }
     this.#wake(); // its pages may let others in
   }
 
@@ -188,6 +189,13 @@ export class Scheduler {
     removeFrom(this.#waiting, sequence);
     removeFrom(this.#running, sequence);
     this.#releasePages(sequence);
+    const items = this.#flights.flatMap((flight) => flight.items);
+    if (
+      items.some((item) => item.sequence === sequence) &&
+      items.every((item) => !this.#sequences.has(item.sequence.task))
+    ) {
+      this.#engine.cancel();
+    }
   }
 
   #releasePages(sequence: Sequence): void {
@@ -232,6 +240,7 @@ export class Scheduler {
     if (this.#flights.length === 0) return true;
     if (this.#flights.length >= (this.#options.stepsInFlight ?? 1)) return false;
     if (this.#flights.some(({ isVoid }) => isVoid)) return false;
+    if (this.#flights.some((flight) => this.#expectedMs(flight) > LONGEST_AHEAD_MS)) return false;
     return this.#running.every(
       (s) => s.task.isPaused || !isAwaiting(s) || s.task.ahead() !== undefined,
     );
@@ -442,16 +451,23 @@ export class Scheduler {
     sequence.task.fail(error);
   }
 
+  #expectedMs({ items }: Flight): number {
+    const tokens = countTokens(items.filter(isPrompt));
+    if (tokens < LEAST_PROMPT_TOKENS) return this.#decodeMs;
+    return this.#msPerPromptToken === 0
+      ? Number.POSITIVE_INFINITY
+      : this.#decodeMs + tokens * this.#msPerPromptToken;
+  }
+
   #learnSpeed({ items, submittedAt }: Flight): void {
     const now = performance.now();
     const ms = now - Math.max(submittedAt, this.#answeredAt);
     this.#answeredAt = now;
-    const isPrompt = ({ tokens }: StepItem) => tokens.length > 1;
-    const count = (some: readonly StepItem[]) =>
-      some.reduce((sum, { tokens }) => sum + tokens.length, 0);
-    if (count(items.filter(isPrompt)) < LEAST_PROMPT_TOKENS) return;
+    const promptTokens = countTokens(items.filter(isPrompt));
+    if (promptTokens === 0) this.#decodeMs = ms;
+    if (promptTokens < LEAST_PROMPT_TOKENS) return;
     // In a step that large a token costs the same whether its sequence decodes or not.
-    const sample = ms / count(items);
+    const sample = ms / countTokens(items);
     this.#msPerPromptToken =
       this.#msPerPromptToken === 0 ? sample : 0.7 * this.#msPerPromptToken + 0.3 * sample;
   }
@@ -475,6 +491,13 @@ function sharePrompts(prompts: readonly Sequence[], budget: number): Map<Sequenc
     left -= tokens;
   }
   return shares;
+}
+
+/** Whether a step computes more than the next token of a sequence. */
+const isPrompt = ({ tokens }: StepItem): boolean => tokens.length > 1;
+
+function countTokens(items: readonly StepItem[]): number {
+  return items.reduce((sum, { tokens }) => sum + tokens.length, 0);
 }
 
 /** Tokens that are known but not computed. Below zero where a step has gone ahead. */

@@ -155,8 +155,41 @@ describe('waiting for answers', () => {
   });
 });
 
+describe('nothing is planned behind a long step, which arrivals would have to wait for', () => {
+  test('decoding', async () => {
+    const { engine, submit } = setUp();
+    engine.isHeld = true;
+    const task = submit(fakePrompt(5, 1), 8);
+    await settle();
+    engine.release();
+    await settle();
+    expect(engine.plans).toHaveLength(3); // the prompt, and two steps under way
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    engine.release();
+    await settle();
+    expect(engine.plans).toHaveLength(3); // the step before took longer than 50 ms
+    engine.release();
+    await settle();
+    expect(engine.plans).toHaveLength(5);
+    engine.isHeld = false;
+    engine.release();
+    expect(await tokensOf(task)).toEqual(fakeGreedy(fakePrompt(5, 1), 8));
+  });
+
+  test('a prompt whose duration is not known', async () => {
+    const { engine, submit } = setUp();
+    engine.isHeld = true;
+    const task = submit(fakePrompt(100, 1), 2);
+    await settle();
+    expect(engine.plans).toHaveLength(1);
+    engine.isHeld = false;
+    engine.release();
+    expect(await tokensOf(task)).toEqual(fakeGreedy(fakePrompt(100, 1), 2));
+  });
+});
+
 describe('ends', () => {
-  test('a text that stops early throws the token ahead away', async () => {
+  test('a text that stops early throws the token ahead away and cancels its step', async () => {
     const { engine, scheduler, submit } = setUp();
     const prompt = fakePrompt(4, 1);
     const third = String.fromCharCode(0x4e00 + fakeGreedy(prompt, 3)[2]!);
@@ -165,6 +198,15 @@ describe('ends', () => {
     expect(finishReason).toBe('stop');
     await settle();
     expect(engine.plans).toHaveLength(4);
+    expect(engine.cancels).toBe(1);
+    expectIdle(scheduler);
+
+    // The same beside one that goes on: its step is kept.
+    const other = submit(fakePrompt(4, 2), 12);
+    const again = submit(prompt, 20, { stop: [third] });
+    expect(await tokensOf(again)).toEqual(fakeGreedy(prompt, 3));
+    expect(await tokensOf(other)).toEqual(fakeGreedy(fakePrompt(4, 2), 12));
+    expect(engine.cancels).toBe(1);
     expectIdle(scheduler);
   });
 

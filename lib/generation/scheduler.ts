@@ -16,6 +16,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { AltiplanoError } from '../errors.js';
 import { fromNative, type NativeEngine, type StepPlan } from '../native.js';
+import { LEAST_PROMPT_TOKENS, Pace } from './pace.js';
 import { PagePool } from './pages.js';
 import { buildPlan, type Stretch, splitResult } from './plan.js';
 import type { Task } from './task.js';
@@ -30,22 +31,6 @@ export interface SchedulerOptions {
   stepsInFlight?: 1 | 2;
 }
 
-/**
- * The prompt tokens in a step are limited to what takes about this long: while others wait for their
- * next token, so that a long prompt does not stop their streams; and alone, so that an arrival need
- * not wait long for its first step: but steps of few tokens read all weights for little.
- */
-const SHARED_STEP_MS = 150;
-const LONE_STEP_MS = 4000;
-/** But at least this many, so that prompts get on. */
-const LEAST_PROMPT_TOKENS = 16;
-/** While the speed is not known. */
-const FIRST_PROMPT_TOKENS = 64;
-/**
- * Only behind steps that take less than this the next one is planned ahead: it saves half a
- * millisecond, and an arrival has to wait for both.
- */
-const LONGEST_AHEAD_MS = 50;
 /**
  * Sampling for many sequences, from whole rows or with penalties over a long text, takes tens of
  * milliseconds a step: after this long the event loop gets its turn.
@@ -112,12 +97,7 @@ export class Scheduler {
   #steps = 0;
   #mostSequencesInStep = 0;
   #preemptions = 0;
-  /** When the last step ended. */
-  #answeredAt = 0;
-  /** Milliseconds that a prompt token takes, a moving average; 0 while not known. */
-  #msPerPromptToken = 0;
-  /** Milliseconds that the last step without prompts took. */
-  #decodeMs = 0;
+  readonly #pace = new Pace();
 
   constructor(engine: NativeEngine, options: SchedulerOptions) {
     this.#engine = engine;
@@ -240,7 +220,7 @@ export class Scheduler {
     if (this.#flights.length === 0) return true;
     if (this.#flights.length >= (this.#options.stepsInFlight ?? 1)) return false;
     if (this.#flights.some(({ isVoid }) => isVoid)) return false;
-    if (this.#flights.some((flight) => this.#expectedMs(flight) > LONGEST_AHEAD_MS)) return false;
+    if (this.#flights.some(({ items }) => this.#pace.isLong(items))) return false;
     return this.#running.every(
       (s) => s.task.isPaused || !isAwaiting(s) || s.task.ahead() !== undefined,
     );
@@ -310,27 +290,14 @@ export class Scheduler {
       budget--;
     }
     const prompts = this.#running.filter(isPrompt);
-    const promptBudget = this.#promptBudget(prompts, items.length > 0);
+    const left = prompts.reduce((sum, sequence) => sum + uncached(sequence), 0);
+    const promptBudget = this.#pace.promptTokens(left, items.length > 0, maxStepTokens);
     budget = Math.min(maxStepTokens - items.length, promptBudget);
     for (const [sequence, tokens] of sharePrompts(prompts, budget)) {
       items.push(this.#item(sequence, tokens));
     }
     // A preemption for a later sequence may have taken the pages of an earlier item.
     return items.filter((item) => item.sequence.pages.length > 0);
-  }
-
-  /** @param isShared whether other sequences wait for their next token */
-  #promptBudget(prompts: readonly Sequence[], isShared: boolean): number {
-    if (this.#msPerPromptToken === 0) return FIRST_PROMPT_TOKENS;
-    const ms = isShared ? SHARED_STEP_MS : LONE_STEP_MS;
-    const tokens = Math.max(LEAST_PROMPT_TOKENS, Math.floor(ms / this.#msPerPromptToken));
-    if (isShared) return tokens;
-    // In even steps, so that no last one reads all weights for a few tokens.
-    const left = prompts.reduce((sum, sequence) => sum + uncached(sequence), 0);
-    const { maxStepTokens } = this.#options;
-    return Math.ceil(
-      left / Math.max(1, Math.round(left / tokens), Math.ceil(left / maxStepTokens)),
-    );
   }
 
   #item(sequence: Sequence, count: number): StepItem {
@@ -409,7 +376,7 @@ export class Scheduler {
     } else if (results !== undefined) {
       this.#steps++;
       this.#mostSequencesInStep = Math.max(this.#mostSequencesInStep, items.length);
-      this.#learnSpeed(flight);
+      this.#pace.learn(items, flight.submittedAt);
       await this.#handOut(items, results);
     }
   }
@@ -450,27 +417,6 @@ export class Scheduler {
     this.#drop(sequence);
     sequence.task.fail(error);
   }
-
-  #expectedMs({ items }: Flight): number {
-    const tokens = countTokens(items.filter(isPrompt));
-    if (tokens < LEAST_PROMPT_TOKENS) return this.#decodeMs;
-    return this.#msPerPromptToken === 0
-      ? Number.POSITIVE_INFINITY
-      : this.#decodeMs + tokens * this.#msPerPromptToken;
-  }
-
-  #learnSpeed({ items, submittedAt }: Flight): void {
-    const now = performance.now();
-    const ms = now - Math.max(submittedAt, this.#answeredAt);
-    this.#answeredAt = now;
-    const promptTokens = countTokens(items.filter(isPrompt));
-    if (promptTokens === 0) this.#decodeMs = ms;
-    if (promptTokens < LEAST_PROMPT_TOKENS) return;
-    // In a step that large a token costs the same whether its sequence decodes or not.
-    const sample = ms / countTokens(items);
-    this.#msPerPromptToken =
-      this.#msPerPromptToken === 0 ? sample : 0.7 * this.#msPerPromptToken + 0.3 * sample;
-  }
 }
 
 /**
@@ -491,13 +437,6 @@ function sharePrompts(prompts: readonly Sequence[], budget: number): Map<Sequenc
     left -= tokens;
   }
   return shares;
-}
-
-/** Whether a step computes more than the next token of a sequence. */
-const isPrompt = ({ tokens }: StepItem): boolean => tokens.length > 1;
-
-function countTokens(items: readonly StepItem[]): number {
-  return items.reduce((sum, { tokens }) => sum + tokens.length, 0);
 }
 
 /** Tokens that are known but not computed. Below zero where a step has gone ahead. */

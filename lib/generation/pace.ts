@@ -23,7 +23,7 @@ const FIRST_PROMPT_TOKENS = 64;
  * Only behind steps that take less than this the next one is planned ahead: it saves half a
  * millisecond, and an arrival has to wait for both.
  */
-const LONGEST_AHEAD_MS = 50;
+const LONGEST_AHEAD_MS = 150;
 
 export class Pace {
   /** When the last step ended. */

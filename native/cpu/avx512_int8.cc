@@ -40,6 +40,13 @@ inline I origin_bits(const ActivationGroup& x) {
 
 inline I words_at(const uint8_t* p) { return _mm512_loadu_si512(p); }
 
+// Columns 4 s .. 4 s + 3 of a token.
+inline I codes_at(const ActivationGroup& x, int s) {
+  int32_t codes;
+  memcpy(&codes, x.codes + s * 4, sizeof(codes));
+  return _mm512_set1_epi32(codes);
+}
+
 // A format reads a group of 32 columns of a tile: weights<s>(data) are columns 4 s .. 4 s + 3 as
 // unsigned bytes; start() what a sum starts at, but for zero points. prefetches() says whether
 // multiply() fetches what it will read soon: processors follow a stream best by themselves (on Zen
@@ -47,6 +54,7 @@ inline I words_at(const uint8_t* p) { return _mm512_loadu_si512(p); }
 // that they lose it.
 template <bool zero_points>
 struct Int4 {
+  static constexpr bool kNibbles = true;
   static constexpr int kGroupBytes = 4 * kStepBytes;
   static constexpr bool prefetches(int tokens) { return tokens > 1; }
   template <int s>
@@ -60,10 +68,24 @@ struct Int4 {
   static I start(const ActivationGroup& x) {
     return zero_points ? origin_bits(x) : _mm512_set1_epi32(x.int4_start);
   }
+  // A lone token's sum. High nibbles stay where they are: their sum is 16 times as large, and
+  // shifted once instead of every word.
+  static I add_group(const uint8_t* data, const ActivationGroup& x, I sum) {
+    I high = _mm512_setzero_si512();
+#pragma GCC unroll 4
+    for (int s = 0; s < 8; s += 2) {
+      const I words = words_at(data + s / 2 * kStepBytes);
+      sum = _mm512_dpbusd_epi32(sum, _mm512_and_si512(words, _mm512_set1_epi8(15)), codes_at(x, s));
+      high = _mm512_dpbusd_epi32(high, _mm512_and_si512(words, _mm512_set1_epi8(-16)),
+                                 codes_at(x, s + 1));
+    }
+    return _mm512_add_epi32(sum, _mm512_srai_epi32(high, 4));
+  }
 };
 
 template <bool zero_points>
 struct Int8 {
+  static constexpr bool kNibbles = false;
   static constexpr int kGroupBytes = 8 * kStepBytes;
   static constexpr bool prefetches(int) { return false; }
   template <int s>
@@ -86,9 +108,7 @@ __attribute__((always_inline)) inline void add_columns(const uint8_t* data, size
   for (int i = 0; i < tiles; ++i) w[i] = Format::template weights<s>(data + i * tile_bytes);
 #pragma GCC unroll 12
   for (int t = 0; t < tokens; ++t) {
-    int32_t codes;
-    memcpy(&codes, x[t * ldx].codes + s * 4, sizeof(codes));
-    const I broadcast = _mm512_set1_epi32(codes);
+    const I broadcast = codes_at(x[t * ldx], s);
 #pragma GCC unroll 2
     for (int i = 0; i < tiles; ++i) {
       sums[i * tokens + t] = _mm512_dpbusd_epi32(sums[i * tokens + t], w[i], broadcast);
@@ -137,14 +157,18 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
         }
       }
     }
-    add_columns<Format, tiles, tokens, 0>(data, tile_bytes, x, ldx, sums);
-    add_columns<Format, tiles, tokens, 1>(data, tile_bytes, x, ldx, sums);
-    add_columns<Format, tiles, tokens, 2>(data, tile_bytes, x, ldx, sums);
-    add_columns<Format, tiles, tokens, 3>(data, tile_bytes, x, ldx, sums);
-    add_columns<Format, tiles, tokens, 4>(data, tile_bytes, x, ldx, sums);
-    add_columns<Format, tiles, tokens, 5>(data, tile_bytes, x, ldx, sums);
-    add_columns<Format, tiles, tokens, 6>(data, tile_bytes, x, ldx, sums);
-    add_columns<Format, tiles, tokens, 7>(data, tile_bytes, x, ldx, sums);
+    if constexpr (tiles * tokens == 1 && Format::kNibbles) {
+      sums[0] = Format::add_group(data, *x, sums[0]);
+    } else {
+      add_columns<Format, tiles, tokens, 0>(data, tile_bytes, x, ldx, sums);
+      add_columns<Format, tiles, tokens, 1>(data, tile_bytes, x, ldx, sums);
+      add_columns<Format, tiles, tokens, 2>(data, tile_bytes, x, ldx, sums);
+      add_columns<Format, tiles, tokens, 3>(data, tile_bytes, x, ldx, sums);
+      add_columns<Format, tiles, tokens, 4>(data, tile_bytes, x, ldx, sums);
+      add_columns<Format, tiles, tokens, 5>(data, tile_bytes, x, ldx, sums);
+      add_columns<Format, tiles, tokens, 6>(data, tile_bytes, x, ldx, sums);
+      add_columns<Format, tiles, tokens, 7>(data, tile_bytes, x, ldx, sums);
+    }
     F scales[tiles];
 #pragma GCC unroll 2
     for (int i = 0; i < tiles; ++i) {

@@ -164,10 +164,10 @@ describe('nothing is planned behind a long step, which arrivals would have to wa
     engine.release();
     await settle();
     expect(engine.plans).toHaveLength(3); // the prompt, and two steps under way
-    await new Promise((resolve) => setTimeout(resolve, 60));
+    await new Promise((resolve) => setTimeout(resolve, 170));
     engine.release();
     await settle();
-    expect(engine.plans).toHaveLength(3); // the step before took longer than 50 ms
+    expect(engine.plans).toHaveLength(3); // the step before took longer than 150 ms
     engine.release();
     await settle();
     expect(engine.plans).toHaveLength(5);

@@ -169,11 +169,12 @@ async function main() {
   const order = rows.map(({ title }) => title);
   outcomes.sort((a, b) => order.indexOf(a.title) - order.indexOf(b.title));
   const versions = Object.entries(facts.versions).map(([name, v]) => `${name} ${v}`);
+  const turns = Math.max(...rows.map(({ turnsPerRun = 1 }) => turnsPerRun));
   const head = [
     `${facts.date}, ${facts.machine}`,
     ...(gpu === null ? [] : [`${device}: ${gpu.name}, limits by its clocks, not measured`]),
     `${versions.join(', ')}; altiplano's kernels: ${facts.kernels}`,
-    `${threads} threads each, medians of ${runs} alternating runs`,
+    `${threads} threads each, medians of ${runs} alternating runs${turns > 1 ? `, decoding in ${turns} turns each` : ''}`,
     facts.command,
     ...(quick ? ['--quick: these figures mean little'] : []),
     ...(facts.warning ? [`Warning: ${facts.warning}`] : []),

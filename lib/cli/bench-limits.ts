@@ -60,11 +60,14 @@ export function promptMacs(work: ModelWork, promptTokens: number): number {
   return work.layerMacsPerToken * promptTokens + work.headMacs;
 }
 
-/** Bytes to measure the read bandwidth with: larger than any cache, and small beside what is free. */
-function bandwidthBuffer(availableBytes: number): number {
+/**
+ * Bytes to measure the read bandwidth with: larger than any cache, and small beside what is free.
+ * null: less than that is free.
+ */
+function bandwidthBuffer(availableBytes: number): number | null {
   const mebibyte = 2 ** 20;
-  const size = Math.min(1024 * mebibyte, Math.max(64 * mebibyte, availableBytes / 4));
-  return Math.floor(size / mebibyte) * mebibyte;
+  const size = Math.min(1024, Math.floor(availableBytes / 4 / mebibyte));
+  return size < 64 ? null : size * mebibyte;
 }
 
 /** The GPU behind a device of {@link LlamaInfo}; null for "cpu". */
@@ -98,7 +101,7 @@ export interface Limits {
 export async function measureLimits(threads: number): Promise<Limits> {
   const buffer = bandwidthBuffer(availableMemoryBytes());
   return {
-    bytesPerSecond: await native().measureReadBandwidth(buffer, threads),
+    bytesPerSecond: buffer && (await native().measureReadBandwidth(buffer, threads)),
     macsPerSecond: (await native().measureInt8Peak(threads)) || null,
   };
 }

@@ -11,6 +11,7 @@ import { cpus } from 'node:os';
 import { Command } from 'commander';
 import { formatBytes } from '../format-bytes.js';
 import type { Llama } from '../index.js';
+import type { Gpu } from '../native.js';
 import type { Limits } from './bench-limits.js';
 import type { CliContext } from './context.js';
 import { EXIT_OK, interruptible, UsageError } from './failure.js';
@@ -66,23 +67,24 @@ export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
   return interruptible(context, async (signal) => {
     const { openCheckpoint } = await context.library();
     const checkpoint = await openCheckpoint(flags.model ?? DEMO_MODEL, { signal });
-    const model = await loadModel(context, flags, signal);
-    const { info } = model;
     const { gpuOf, measureLimits, modelWork, nominalLimits, promptMacs } = await import(
       './bench-limits.js'
     );
-    const gpu = await gpuOf(info.device);
-    const isInt8 = gpu === null || info.activations === 'int8';
-    // A processor's limits are measured, a GPU's are those of its clocks.
-    const nominal = gpu && nominalLimits(gpu, isInt8);
-    const limits = async () => nominal ?? (await measureLimits(info.threads));
+    const model = await loadModel(context, flags, signal);
+    const { info } = model;
+    let gpu: Gpu | null;
     let runs: Run[];
     let peakRssBytes: number;
     try {
+      gpu = await gpuOf(info.device);
+      // A processor's limits are measured, a GPU's are those of its clocks.
+      const nominal = gpu && nominalLimits(gpu, info.activations === 'int8');
+      const limits = async () => nominal ?? (await measureLimits(info.threads));
       ({ runs, peakRssBytes } = await measure(context, model, flags, limits, signal));
     } finally {
       await model.dispose();
     }
+    const isInt8 = gpu === null || info.activations === 'int8';
     const work = modelWork(checkpoint, loadOptions(flags), gpu);
     const macsPerPromptToken = promptMacs(work, flags.promptTokens) / flags.promptTokens;
     const peakMacsPerSecond = medianOf(runs, ({ macsPerSecond }) => macsPerSecond);
@@ -110,7 +112,7 @@ export function bench(context: CliContext, flags: BenchFlags): Promise<number> {
       ),
       int8MacsPerSecond: isInt8 ? peakMacsPerSecond : null,
       f16MacsPerSecond: isInt8 ? null : peakMacsPerSecond,
-      limits: nominal === null ? ('measured' as const) : ('nominal' as const),
+      limits: gpu === null ? ('measured' as const) : ('nominal' as const),
       macsPerPromptToken,
       prefillPeakShare: medianOf(
         runs,
@@ -160,9 +162,9 @@ async function measure(
     for (let run = 0; run < count; run++) {
       bar.update(run, count);
       const { timings } = await model.generate(prompt, options).result;
+      signal.throwIfAborted();
       if (run === 0) peakRssBytes = peakRss(); // before the limits take memory
       runs.push({ ...timings, ...(await limits()) });
-      signal.throwIfAborted();
     }
   } finally {
     bar.stop();

@@ -51,19 +51,21 @@ export class Pace {
   /** Whether a step takes so long that the next one should not be planned before it ends. */
   isLong(items: readonly Work[]): boolean {
     const tokens = countPromptTokens(items);
-    if (tokens < LEAST_PROMPT_TOKENS) return this.#decodeMs > LONGEST_AHEAD_MS;
-    if (this.#msPerPromptToken === 0) return true;
+    if (tokens >= LEAST_PROMPT_TOKENS && this.#msPerPromptToken === 0) return true;
     return this.#decodeMs + tokens * this.#msPerPromptToken > LONGEST_AHEAD_MS;
   }
 
   /** To be called when the answers of a step have come. @param submittedAt by `performance.now()` */
   learn(items: readonly Work[], submittedAt: number): void {
     const now = performance.now();
+    const isBehind = submittedAt < this.#answeredAt;
     const ms = now - Math.max(submittedAt, this.#answeredAt);
     this.#answeredAt = now;
     const prompt = countPromptTokens(items);
     if (prompt === 0) this.#decodeMs = ms;
     if (prompt < LEAST_PROMPT_TOKENS) return;
+    // Where JavaScript was busy, the answers of two steps may have waited for it together.
+    if (isBehind && ms < 0.5 * prompt * this.#msPerPromptToken) return;
     // In a step that large a token costs the same whether its sequence decodes or not.
     const sample = ms / countTokens(items);
     this.#msPerPromptToken =

@@ -7,11 +7,10 @@
  *
  * Two steps are under way at once, so that the device, or the processor's threads, do not wait for
  * JavaScript: the next one is planned and submitted before the answers of the running one are there.
- * It goes on with
- * prompts, and with sequences whose next token is the best of its row: the plan then says "what row r
- * of the step before chose". If another sequence must see its row first, the next step waits for it,
- * for two smaller steps would read all weights twice. A token that was computed for a sequence that
- * has ended meanwhile is thrown away; a step that computes nothing else is cancelled.
+ * It goes on with prompts, and with sequences whose next token is the best of its row: the plan then
+ * says "what row r of the step before chose". If another sequence must see its row first, the next
+ * step waits for it, for two smaller steps would read all weights twice. A token that was computed for
+ * a sequence that has ended meanwhile is thrown away; a step that computes nothing else is cancelled.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { AltiplanoError } from '../errors.js';
@@ -359,7 +358,7 @@ export class Scheduler {
       results = splitResult(plan, await answer, this.#options.vocabSize);
     } catch (thrown) {
       const error = fromNative(thrown);
-      // Only steps whose tasks have all been removed are cancelled.
+      // Only steps whose tasks have all been removed or have ended are cancelled.
       if ((error as Partial<AltiplanoError>).code !== 'ALTIPLANO_ABORTED' && !flight.isVoid) {
         for (const { sequence } of items) this.#fail(sequence, error);
         for (const other of this.#flights) other.isVoid = other !== flight;

@@ -38,8 +38,6 @@ struct ActivationGroup {
   int32_t sum;         // of the codes: what a zero point of the weights is multiplied with
   int32_t int4_start;  // bits of the origin - 8 * sum
   int32_t int8_start;  // bits of the origin - 128 * sum
-
-  float scale() const;
 };
 // Scales are powers of two, so an integer becomes a float times the scale without a conversion and
 // without a multiplication: kOrigin has the exponent at which the last bit of a float is 1, so the
@@ -48,7 +46,7 @@ struct ActivationGroup {
 // The other starts take off what weights stored as unsigned numbers add: 8 (int4), 128 (int8).
 inline constexpr float kOrigin = 0x1.8p23f;
 static_assert(255 * 127 * kActivationGroup < 1 << 22);
-inline float ActivationGroup::scale() const { return origin / kOrigin; }
+static inline float scale_of(const ActivationGroup& group) { return group.origin / kOrigin; }
 static constexpr int64_t activation_groups(int64_t cols) {
   return (cols + kActivationGroup - 1) / kActivationGroup;
 }

@@ -151,7 +151,7 @@ void multiply_tile_int8(const uint8_t* tile, const TileLayout& layout, int64_t c
     float scale[R];
     Format::scale(block, layout, scale);
     for (int r = 0; r < R; ++r) {
-      total[r] = __builtin_fmaf(static_cast<float>(sum[r]), scale[r] * x[g].scale(), total[r]);
+      total[r] = __builtin_fmaf(static_cast<float>(sum[r]), scale[r] * scale_of(x[g]), total[r]);
     }
   }
   for (int r = 0; r < rows; ++r) y[r] = total[r];

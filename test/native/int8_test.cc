@@ -12,6 +12,7 @@ using cpu::activation_groups;
 using cpu::ActivationGroup;
 using cpu::kActivationGroup;
 using cpu::PackedMatrix;
+using cpu::scale_of;
 
 namespace {
 
@@ -73,7 +74,7 @@ void check_product(const Kernels& k, const Packed& w, const std::vector<Activati
       for (int64_t i = 0; i < m.cols; ++i) {
         const ActivationGroup& group = x[t * groups + i / kActivationGroup];
         const double term =
-            m.exact[r * m.cols + i] * (double{group.scale()} * group.codes[i % kActivationGroup]);
+            m.exact[r * m.cols + i] * (double{scale_of(group)} * group.codes[i % kActivationGroup]);
         sum += term;
         magnitude += std::abs(term);
       }
@@ -130,14 +131,14 @@ void test_quantize_activations(const Kernels& k) {
         if (at >= n) CHECK(code == 0, "code %d behind the last column", code);
         if (at >= n) continue;
         // Half a step; a quotient by a power of two is exact.
-        const double step = groups[g].scale();
+        const double step = scale_of(groups[g]);
         CHECK(std::abs(x[at] - step * code) <= step * 0.5, "%g became %d * %g", x[at], code, step);
         most = std::max(most, std::abs(x[at]));
       }
       int exponent;
-      CHECK(std::frexp(groups[g].scale(), &exponent) == 0.5f, "scale %g", groups[g].scale());
-      CHECK(groups[g].scale() == 0x1p-96f || most > 63.5f * groups[g].scale(),
-            "scale %g for at most %g", groups[g].scale(), most);
+      CHECK(std::frexp(scale_of(groups[g]), &exponent) == 0.5f, "scale %g", scale_of(groups[g]));
+      CHECK(scale_of(groups[g]) == 0x1p-96f || most > 63.5f * scale_of(groups[g]),
+            "scale %g for at most %g", scale_of(groups[g]), most);
       const auto origin = std::bit_cast<int32_t>(groups[g].origin);
       CHECK(sum == groups[g].sum && origin - 8 * sum == groups[g].int4_start &&
                 origin - 128 * sum == groups[g].int8_start,
@@ -152,8 +153,8 @@ void test_quantize_activations(const Kernels& k) {
       const std::vector<ActivationGroup> groups = quantize(k, x, 1);
       for (int64_t g = 0; g < 3; ++g) {
         // The first group tells of the whole row.
-        CHECK(std::isnan(groups[g].scale()) == (g == 0 || g == at / kActivationGroup),
-              "scale %g of group %lld", groups[g].scale(), static_cast<long long>(g));
+        CHECK(std::isnan(scale_of(groups[g])) == (g == 0 || g == at / kActivationGroup),
+              "scale %g of group %lld", scale_of(groups[g]), static_cast<long long>(g));
       }
       CHECK(groups[at / kActivationGroup].sum == 0, "codes of a group that is not finite");
     }

@@ -38,7 +38,8 @@ test('speeds of one sequence and of a batch, the work, and nominal limits', asyn
   const work = await engine.ask('work', { model, device, threads: 1 });
   expect(work.layerMacsPerToken).toBe((2 * 128 + 2 * 64 + 3 * 128) * 128);
   expect(work.weightsBytesPerToken).toBeGreaterThan(work.layerMacsPerToken);
-  const { readBytesPerSecond, peakMacsPerSecond } = await engine.ask('limits', { device });
-  expect(readBytesPerSecond).toBeGreaterThan(1e11);
-  expect(peakMacsPerSecond).toBeGreaterThanOrEqual(0); // 0: of an architecture that is not known
+  const { bytesPerSecond, macsPerSecond } = await engine.ask('limits', { device });
+  expect(bytesPerSecond).toBeGreaterThan(1e11);
+  // null: of an architecture that is not known
+  expect(macsPerSecond === null || macsPerSecond > 1e12).toBe(true);
 });

@@ -26,6 +26,10 @@ constexpr int64_t kSerialWork = 100'000;
 // layer: a thread that loses its core holds the others up only briefly.
 constexpr int64_t kLargePieceBytes = 256 << 10;
 constexpr int64_t kSmallPieceBytes = 32 << 10;
+// For a lone token four times as much, as it computes the least between two lines; but small pieces
+// are not so large that the threads end at different times.
+constexpr int64_t kLonePieces = 4;
+constexpr int64_t kSmallPiecesPerThread = 16;
 // Queries (tokens x query heads) of one sequence whose attention is one piece of work: as many as
 // kernels compute together. With few tokens they come from several KV heads, up to kAttentionHeads:
 // kernels then read memory in longer stretches (of Llama 2 7B in f16, 128 KiB).
@@ -399,7 +403,11 @@ class CpuBackend : public Backend {
       const auto tiles_of = [&](int64_t bytes) {
         return together * ceil_div(std::max<int64_t>(1, bytes / m.tile_bytes), together);
       };
-      const int64_t large = tiles_of(kLargePieceBytes), small = tiles_of(kSmallPieceBytes);
+      const int64_t even = m.tile_bytes * tiles / (kSmallPiecesPerThread * pool_.threads());
+      const int64_t most = tokens == 1 ? kLonePieces : 1;
+      const int64_t large = tiles_of(most * kLargePieceBytes);
+      const int64_t small =
+          tiles_of(std::clamp<int64_t>(even, kSmallPieceBytes, most * kSmallPieceBytes));
       // Three quarters, the same number for each thread.
       const int64_t large_each = tiles * 3 / 4 / (large * pool_.threads());
       plan[p] = {pieces, tiles, large_each * pool_.threads(), large, small};

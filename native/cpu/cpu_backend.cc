@@ -26,9 +26,9 @@ constexpr int64_t kSerialWork = 100'000;
 // layer: a thread that loses its core holds the others up only briefly.
 constexpr int64_t kLargePieceBytes = 256 << 10;
 constexpr int64_t kSmallPieceBytes = 32 << 10;
-// For a lone token four times as much, as it computes the least between two lines; but small pieces
-// are not so large that the threads end at different times.
-constexpr int64_t kLonePieces = 4;
+// For a lone token eight times as much, as it computes the least between two lines; but small
+// pieces are not so large that the threads end at different times.
+constexpr int64_t kLonePieces = 8;
 constexpr int64_t kSmallPiecesPerThread = 16;
 // Queries (tokens x query heads) of one sequence whose attention is one piece of work: as many as
 // kernels compute together. With few tokens they come from several KV heads, up to kAttentionHeads:

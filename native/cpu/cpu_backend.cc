@@ -26,8 +26,9 @@ constexpr int64_t kSerialWork = 100'000;
 // layer: a thread that loses its core holds the others up only briefly.
 constexpr int64_t kLargePieceBytes = 256 << 10;
 constexpr int64_t kSmallPieceBytes = 32 << 10;
-// For a lone token eight times as much, as it computes the least between two lines; but small
-// pieces are not so large that the threads end at different times.
+// For a lone token eight times as much, as it computes the least between two lines; but small ones
+// no larger than 1/16 of a thread's part of the matrix, or the threads would end at different
+// times.
 constexpr int64_t kLonePieces = 8;
 constexpr int64_t kSmallPiecesPerThread = 16;
 // Queries (tokens x query heads) of one sequence whose attention is one piece of work: as many as
@@ -403,11 +404,10 @@ class CpuBackend : public Backend {
       const auto tiles_of = [&](int64_t bytes) {
         return together * ceil_div(std::max<int64_t>(1, bytes / m.tile_bytes), together);
       };
+      const int64_t times = tokens == 1 ? kLonePieces : 1;
       const int64_t even = m.tile_bytes * tiles / (kSmallPiecesPerThread * pool_.threads());
-      const int64_t most = tokens == 1 ? kLonePieces : 1;
-      const int64_t large = tiles_of(most * kLargePieceBytes);
-      const int64_t small =
-          tiles_of(std::clamp<int64_t>(even, kSmallPieceBytes, most * kSmallPieceBytes));
+      const int64_t large = tiles_of(times * kLargePieceBytes);
+      const int64_t small = tiles_of(std::clamp(even, kSmallPieceBytes, times * kSmallPieceBytes));
       // Three quarters, the same number for each thread.
       const int64_t large_each = tiles * 3 / 4 / (large * pool_.threads());
       plan[p] = {pieces, tiles, large_each * pool_.threads(), large, small};

@@ -62,8 +62,12 @@ void kv_store(KvType type, uint8_t* page, int offset, int head_dim, const float*
     memcpy(out + row_at, v, head_dim * sizeof(float));
   } else if (type == KvType::kF16) {
     uint16_t* out = reinterpret_cast<uint16_t*>(page);
-    for (int d = 0; d < head_dim; ++d) {
-      out[d * kKvPageTokens + offset] = _cvtss_sh(k[d], _MM_FROUND_TO_NEAREST_INT);
+    for (int d = 0; d < head_dim; d += 8) {
+      const int n = head_dim - d < 8 ? head_dim - d : 8;
+      uint16_t key[8];
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(key),
+                       _mm256_cvtps_ph(Lanes::load(k + d, n), _MM_FROUND_TO_NEAREST_INT));
+      for (int i = 0; i < n; ++i) out[(d + i) * kKvPageTokens + offset] = key[i];
     }
     f32_to_f16(v, head_dim, out + row_at);
   } else if (type == KvType::kBF16) {

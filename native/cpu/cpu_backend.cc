@@ -1,5 +1,5 @@
-// The operations of backend.h on the CPU: what is computed in parallel, in pieces of which size.
-// How it is computed is the business of the kernel tables. No piece shares an output with another,
+// The operations of backend.h on the CPU: what is computed in parallel, in items of which size.
+// How it is computed is the business of the kernel tables. No item shares an output with another,
 // and no result depends on how the work was cut.
 #include "cpu/cpu_backend.h"
 
@@ -8,6 +8,7 @@
 #include <cstring>
 #include <string>
 
+#include "cpu/attention_plan.h"
 #include "cpu/convert.h"
 #include "cpu/kernels.h"
 #include "cpu/pack.h"
@@ -21,21 +22,11 @@ namespace {
 
 // Waking a worker costs microseconds: jobs with fewer multiply-adds than this run on one thread.
 constexpr int64_t kSerialWork = 100'000;
-// Weight bytes that a thread takes at once: large pieces first, because memory is read slowly where
-// a piece begins, then small ones, so that all threads end at nearly the same time. Small against a
-// layer: a thread that loses its core holds the others up only briefly.
-constexpr int64_t kLargePieceBytes = 256 << 10;
-constexpr int64_t kSmallPieceBytes = 32 << 10;
-// For a lone token eight times as much, as it computes the least between two lines; but small ones
-// no larger than 1/16 of a thread's part of the matrix, or the threads would end at different
-// times.
-constexpr int64_t kLonePieces = 8;
-constexpr int64_t kSmallPiecesPerThread = 16;
-// Queries (tokens x query heads) of one sequence whose attention is one piece of work: as many as
-// kernels compute together. With few tokens they come from several KV heads, up to kAttentionHeads:
-// kernels then read memory in longer stretches (of Llama 2 7B in f16, 128 KiB).
-constexpr int kAttentionQueries = 48;
-constexpr int kAttentionHeads = 8;
+// What it takes to rotate and store one number of q, k or v, in multiply-adds.
+constexpr int64_t kStoreWork = 16;
+// Weight bytes of many tokens that a kernel gets in one call: they stay in the second-level cache
+// while it goes through the tokens in chunks.
+constexpr int64_t kCallBytes = 256 << 10;
 // Rows whose logits are computed together: 16 x 32,000 floats are 2 MiB.
 constexpr int kLogitRows = 16;
 // Matrices in a stack: q, k and v.
@@ -92,20 +83,6 @@ struct CpuLinear : Linear {
 };
 
 const CpuLinear& linear(const Linear& w) { return static_cast<const CpuLinear&>(w); }
-
-// A stretch of tokens of one sequence.
-struct AttentionPiece {
-  int sequence;
-  int token_begin;
-  int tokens;
-};
-
-// Attention that one thread computes: KV heads of a piece.
-struct AttentionItem {
-  int piece;
-  int head;
-  int heads;
-};
 
 class CpuBackend : public Backend {
  public:
@@ -165,8 +142,7 @@ class CpuBackend : public Backend {
     visible_.reserve(tokens);
     cos_.reserve(tokens * half);
     sin_.reserve(tokens * half);
-    pieces_.reserve(tokens);
-    attention_items_.reserve(tokens * shape_.kv_heads);
+    plan_.reserve(tokens, shape_.kv_heads);
     // These have an element for each row. A token may be asked for twice: they may have to grow.
     chosen_.reserve(tokens);
     offsets_.candidates.reserve(tokens);
@@ -195,7 +171,7 @@ class CpuBackend : public Backend {
       }
     }
 
-    plan_attention(batch);
+    plan_.make(batch, shape_, pool_.threads());
 
     const size_t page_bytes = kv_page_bytes_ * shape_.kv_heads;
     for (size_t i = 0; i + 1 < batch.page_copies.size(); i += 2) {
@@ -234,19 +210,26 @@ class CpuBackend : public Backend {
     multiply(linear(w), data(x), stride(x), tokens_, data(qkv), stride(qkv));
     const AttentionShape& a = shape_;
     const int64_t half = a.head_dim / 2;
-    run(tokens_, stride(qkv) * 4, [&](int64_t t) {
-      float* q = data(qkv) + t * stride(qkv);
-      float* key = q + int64_t{a.heads} * a.head_dim;
-      const float* value = key + int64_t{a.kv_heads} * a.head_dim;
-      for (int h = 0; h < a.heads + a.kv_heads; ++h) {
-        k_.rope(q + int64_t{h} * a.head_dim, &cos_[t * half], &sin_[t * half], a.head_dim);
-      }
-      const int32_t slot = batch_->slots[t];
-      if (slot < 0) return;
-      for (int h = 0; h < a.kv_heads; ++h) {
-        uint8_t* page = pages(layer, h) + (slot / kKvPageTokens) * page_stride();
-        k_.kv_store(a.kv_type, page, slot % kKvPageTokens, a.head_dim, key + h * a.head_dim,
-                    value + h * a.head_dim);
+    const int group = a.heads / a.kv_heads;
+    const auto rotate = [&](int64_t t, float* head) {
+      k_.rope(head, &cos_[t * half], &sin_[t * half], a.head_dim);
+    };
+    const auto& items = plan_.stores();
+    const auto count = static_cast<int64_t>(items.size());
+    const int64_t work = kStoreWork * tokens_ * stride(qkv) / std::max<int64_t>(count, 1);
+    run(count, work, [&](int64_t i) {
+      const AttentionItem& item = items[i];
+      for (int h = item.head; h < item.head + item.heads; ++h) {
+        for (int t = item.token_begin; t < item.token_begin + item.tokens; ++t) {
+          float* q = data(qkv) + t * stride(qkv);
+          float* key = q + int64_t{a.heads + h} * a.head_dim;
+          for (int j = h * group; j < (h + 1) * group; ++j) rotate(t, q + int64_t{j} * a.head_dim);
+          rotate(t, key);
+          const int32_t slot = batch_->slots[t];
+          if (slot < 0) continue;
+          k_.kv_store(a.kv_type, pages(layer, h) + slot / kKvPageTokens * page_stride(),
+                      slot % kKvPageTokens, a.head_dim, key, key + a.kv_heads * a.head_dim);
+        }
       }
     });
   }
@@ -276,27 +259,27 @@ class CpuBackend : public Backend {
   void attention(const Buffer& qkv, int layer, Buffer& out) override {
     const AttentionShape& a = shape_;
     const int group = a.heads / a.kv_heads;
-    const auto items = static_cast<int64_t>(attention_items_.size());
+    const auto& items = plan_.attention();
+    const auto count = static_cast<int64_t>(items.size());
     int64_t keys = 0;  // the work: two multiply-adds per key, query head and dimension
     for (int64_t t = 0; t < tokens_; ++t) keys += visible_[t];
-    const int64_t work = items == 0 ? 0 : 2 * keys * a.heads * a.head_dim / items;
-    run(items, work, [&](int64_t i) {
-      const AttentionItem& item = attention_items_[i];
-      const AttentionPiece& piece = pieces_[item.piece];
-      const int head = item.head;
+    const int64_t work = 2 * keys * a.heads * a.head_dim / std::max<int64_t>(count, 1);
+    run(count, work, [&](int64_t i) {
+      const AttentionItem& item = items[i];
+      const int64_t first_head = int64_t{item.head} * group;
       AttendArgs args;
       args.type = a.kv_type;
       args.head_dim = a.head_dim;
       args.scale = 1.0f / std::sqrt(static_cast<float>(a.head_dim));
-      args.pages = pages(layer, head);
+      args.pages = pages(layer, item.head);
       args.page_stride = page_stride();
-      args.block_table = batch_->block_table.data() + batch_->block_starts[piece.sequence];
-      args.tokens = piece.tokens;
+      args.block_table = batch_->block_table.data() + batch_->block_starts[item.sequence];
+      args.tokens = item.tokens;
       args.group = group;
-      args.q = data(qkv) + piece.token_begin * stride(qkv) + int64_t{head} * group * a.head_dim;
+      args.q = data(qkv) + item.token_begin * stride(qkv) + first_head * a.head_dim;
       args.q_stride = stride(qkv);
-      args.visible = &visible_[piece.token_begin];
-      args.out = data(out) + piece.token_begin * stride(out) + int64_t{head} * group * a.head_dim;
+      args.visible = &visible_[item.token_begin];
+      args.out = data(out) + item.token_begin * stride(out) + first_head * a.head_dim;
       args.out_stride = stride(out);
       args.heads = item.heads;
       args.head_stride = kv_page_bytes_;
@@ -352,86 +335,61 @@ class CpuBackend : public Backend {
     return m.format.quantized() && quantized_.bytes() > 0;
   }
 
-  // Cuts the step's attention into items.
-  void plan_attention(const Batch& batch) {
-    const int group = shape_.heads / shape_.kv_heads;
-    const int most_tokens = std::max(1, kAttentionQueries / group);
-    pieces_.clear();
-    for (int s = 0; s + 1 < static_cast<int>(batch.sequence_starts.size()); ++s) {
-      const int end = batch.sequence_starts[s + 1];
-      for (int t = batch.sequence_starts[s]; t < end; t += most_tokens) {
-        pieces_.push_back({s, t, std::min(most_tokens, end - t)});
-      }
-    }
-    attention_items_.clear();
-    // Every thread should get something.
-    const int64_t by_threads =
-        static_cast<int64_t>(pieces_.size()) * shape_.kv_heads / (2 * pool_.threads());
-    for (int p = 0; p < static_cast<int>(pieces_.size()); ++p) {
-      const int64_t by_queries = kAttentionQueries / (group * pieces_[p].tokens);
-      const int64_t most =
-          std::clamp<int64_t>(std::min(by_queries, by_threads), 1, kAttentionHeads);
-      const auto parts = static_cast<int>(ceil_div(shape_.kv_heads, most));
-      for (int i = 0; i < parts; ++i) {
-        const int head = i * shape_.kv_heads / parts;
-        attention_items_.push_back({p, head, (i + 1) * shape_.kv_heads / parts - head});
-      }
-    }
-  }
-
-  // y[t][0 .. rows) = x[t] W^T, cut into pieces of a few tiles of one part.
+  // y[t][0 .. rows) = x[t] W^T, in items of a few tiles of one part.
   void multiply(const CpuLinear& w, const float* x, int64_t ldx, int64_t tokens, float* y,
                 int64_t ldy) {
     const int64_t groups = activation_groups(w.cols);
-    auto* quantized = reinterpret_cast<ActivationGroup*>(quantized_.data());
     if (std::ranges::any_of(w.parts, [&](const auto& part) { return takes_int8(part.matrix); })) {
-      run(tokens, 2 * w.cols,
-          [&](int64_t t) { k_.quantize_activations(x + t * ldx, w.cols, quantized + t * groups); });
+      run(tokens, 2 * w.cols, [&](int64_t t) {
+        k_.quantize_activations(x + t * ldx, w.cols, quantized() + t * groups);
+      });
     }
-    struct PartPieces {
-      int64_t first;  // piece
-      int64_t tiles;  // in the part
-      int64_t large_pieces;
-      int64_t large, small;  // tiles in a piece
+    // An item is as many tiles as kernels multiply at once.
+    struct PartItems {
+      int64_t first;
+      int64_t tiles;  // of an item; the last of a part may have fewer
     };
-    PartPieces plan[kMostParts];
-    int64_t pieces = 0;
+    PartItems plan[kMostParts + 1];
+    int64_t items = 0;
     for (size_t p = 0; p < w.parts.size(); ++p) {
       const PackedMatrix& m = w.parts[p].matrix;
-      const int64_t tiles = ceil_div(m.rows, k_.tile_rows);
-      // Kernels multiply up to four tiles at once, or 32 rows with int8 activations.
-      const int64_t together = takes_int8(m) ? 32 / k_.tile_rows : 4;
-      const auto tiles_of = [&](int64_t bytes) {
-        return together * ceil_div(std::max<int64_t>(1, bytes / m.tile_bytes), together);
-      };
-      const int64_t times = tokens == 1 ? kLonePieces : 1;
-      const int64_t even = m.tile_bytes * tiles / (kSmallPiecesPerThread * pool_.threads());
-      const int64_t large = tiles_of(times * kLargePieceBytes);
-      const int64_t small = tiles_of(std::clamp(even, kSmallPieceBytes, times * kSmallPieceBytes));
-      // Three quarters, the same number for each thread.
-      const int64_t large_each = tiles * 3 / 4 / (large * pool_.threads());
-      plan[p] = {pieces, tiles, large_each * pool_.threads(), large, small};
-      pieces += plan[p].large_pieces + ceil_div(tiles - plan[p].large_pieces * large, small);
+      const int64_t at_once = !takes_int8(m) ? 4 : tokens == 1 ? 1 : 32 / k_.tile_rows;
+      plan[p] = {items, at_once};
+      items += ceil_div(ceil_div(m.rows, k_.tile_rows), at_once);
     }
-    run(pieces, w.rows * w.cols * tokens / std::max<int64_t>(pieces, 1), [&](int64_t piece) {
-      size_t p = w.parts.size() - 1;
-      while (plan[p].first > piece) --p;
-      const PartPieces& part = plan[p];
-      const int64_t index = piece - part.first, behind_large = index - part.large_pieces;
-      const int64_t begin = behind_large < 0
-                                ? index * part.large
-                                : part.large_pieces * part.large + behind_large * part.small;
-      const int64_t end =
-          std::min(begin + (behind_large < 0 ? part.large : part.small), part.tiles);
-      const PackedMatrix& m = w.parts[p].matrix;
-      float* out = y + w.parts[p].first_row;
-      if (takes_int8(m)) {
-        k_.matmul_int8(m, begin, end, quantized, groups, tokens, out, ldy);
-      } else {
-        k_.matmul(m, begin, end, x, ldx, tokens, out, ldy, false);
+    plan[w.parts.size()] = {items, 0};
+    const auto multiply_items = [&](int64_t begin, int64_t end) {
+      for (size_t p = 0; p < w.parts.size(); ++p) {
+        const PackedMatrix& m = w.parts[p].matrix;
+        const int64_t item_bytes = plan[p].tiles * static_cast<int64_t>(m.tile_bytes);
+        const int64_t most = tokens == 1 ? items : std::max<int64_t>(1, kCallBytes / item_bytes);
+        const int64_t part_end = std::min(end, plan[p + 1].first) - plan[p].first;
+        for (int64_t item = std::max(begin - plan[p].first, int64_t{0}); item < part_end;) {
+          const int64_t item_end = std::min(item + most, part_end);
+          multiply_tiles(m, item * plan[p].tiles,
+                         std::min(item_end * plan[p].tiles, ceil_div(m.rows, k_.tile_rows)), x, ldx,
+                         tokens, y + w.parts[p].first_row, ldy);
+          item = item_end;
+        }
       }
-    });
+    };
+    if (w.rows * w.cols * tokens < kSerialWork) {
+      multiply_items(0, items);
+    } else {
+      pool_.parallel_for_ranges(items, multiply_items);
+    }
   }
+
+  void multiply_tiles(const PackedMatrix& m, int64_t begin, int64_t end, const float* x,
+                      int64_t ldx, int64_t tokens, float* y, int64_t ldy) {
+    if (takes_int8(m)) {
+      k_.matmul_int8(m, begin, end, quantized(), activation_groups(m.cols), tokens, y, ldy);
+    } else {
+      k_.matmul(m, begin, end, x, ldx, tokens, y, ldy, false);
+    }
+  }
+
+  ActivationGroup* quantized() { return reinterpret_cast<ActivationGroup*>(quantized_.data()); }
 
   // The part of the cache of one layer and KV head: page p is page_stride() * p further.
   uint8_t* pages(int layer, int kv_head) {
@@ -459,8 +417,7 @@ class CpuBackend : public Backend {
   std::vector<int32_t> token_ids_;  // [T]
   std::vector<int32_t> visible_;    // [T] keys that each token sees
   std::vector<float> cos_, sin_;    // [T][d / 2]
-  std::vector<AttentionPiece> pieces_;
-  std::vector<AttentionItem> attention_items_;
+  AttentionPlan plan_;
   RowOffsets offsets_;
   std::vector<int32_t> chosen_;  // [R] best ids of the step before
 };

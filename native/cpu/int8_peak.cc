@@ -134,7 +134,7 @@ Loop loop_for(Int8Dot dot) {
 double measure_int8_peak(int threads) {
   const Loop loop = loop_for(int8_dot());
   if (loop.run == nullptr) return 0;
-  // Pieces of about 100 microseconds, taken by whichever thread is free, as a matmul's are.
+  // Pieces of about 100 microseconds: a thread that is held up is helped out, as in a matmul.
   constexpr int64_t kPieceMacs = int64_t{48} << 20;
   constexpr int64_t kPiecesPerThread = 128;
   const int64_t rounds = kPieceMacs / loop.macs;

@@ -1,11 +1,14 @@
-// The workers of the CPU backend. A parallel_for hands out items one by one to whichever thread is
-// free, and waits only for workers that took one: a worker whose core is busy with something else
-// delays nobody, or its own item at most. Between jobs the workers spin briefly, then sleep: an
-// idle model keeps no core busy.
+// The workers of the CPU backend. A parallel_for gives each thread an equal share of neighbouring
+// items: a thread then reads one stretch of memory, and in the next job finds in its caches what it
+// wrote in the last one. A thread that is through with its share takes half of what is left of
+// another's, or all of it if that thread is held up (work stealing). A worker whose core is busy
+// with something else delays nobody, or by what it took last. Between jobs the workers spin
+// briefly, then sleep: an idle model keeps no core busy.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -22,33 +25,59 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls fn(item) once for each item in 0 .. items-1, on the workers and the caller; returns when
-  // all are done. One caller at a time. fn must not throw.
+  // Calls fn(item) once for each item in 0 .. items-1 (fewer than 2^32), on the workers and the
+  // caller; returns when all are done. One caller at a time. fn must not throw.
   template <class Fn>
   void parallel_for(int64_t items, const Fn& fn) {
-    if (items <= 1 || workers_.empty()) {
-      for (int64_t i = 0; i < items; ++i) fn(i);
-      return;
-    }
-    run(
-        items, [](const void* f, int64_t item) noexcept { (*static_cast<const Fn*>(f))(item); },
-        &fn);
+    const auto each = [&](int64_t begin, int64_t end) {
+      for (int64_t item = begin; item < end; ++item) fn(item);
+    };
+    run_ranges(items, each, kOneItemDivisor);
+  }
+
+  // The same for items that take less together: calls fn(begin, end) for neighbouring items, many
+  // at first and one at the end, so that all threads end at nearly the same time.
+  template <class Fn>
+  void parallel_for_ranges(int64_t items, const Fn& fn) {
+    run_ranges(items, fn, kShareDivisor);
   }
 
  private:
-  using Call = void (*)(const void* fn, int64_t item) noexcept;
+  using Call = void (*)(const void* fn, int64_t begin, int64_t end) noexcept;
 
-  void run(int64_t items, Call call, const void* fn);
-  void work();
-  void drain();
+  // A thread takes 1 / divisor of what is left of its share at once, at least one item.
+  static constexpr uint64_t kOneItemDivisor = uint64_t{1} << 32;
+  static constexpr uint64_t kShareDivisor = 8;
+
+  template <class Fn>
+  void run_ranges(int64_t items, const Fn& fn, uint64_t divisor) {
+    if (items <= 1 || workers_.empty()) {
+      if (items > 0) fn(int64_t{0}, items);
+      return;
+    }
+    const Call call = [](const void* f, int64_t begin, int64_t end) noexcept {
+      (*static_cast<const Fn*>(f))(begin, end);
+    };
+    run(items, call, &fn, divisor);
+  }
+  void run(int64_t items, Call call, const void* fn, uint64_t divisor);
+  void work(int thread);
+  void drain(int thread);
+  bool take(int thread, int64_t& begin, int64_t& end);
+  bool steal(int thread, uint64_t& left_over);
   void stop();
 
+  // What is left of a thread's share: the items begin .. end-1, `begin` in the lower 32 bits.
+  struct alignas(64) Share {
+    std::atomic<uint64_t> left{0};
+  };
+
   std::vector<std::thread> workers_;
+  std::unique_ptr<Share[]> shares_;  // the caller's first
   // The job. Written by the caller while it is closed and no worker is in it.
   Call call_ = nullptr;
   const void* fn_ = nullptr;
-  int64_t items_ = 0;
-  alignas(64) std::atomic<int64_t> next_{0};
+  uint64_t divisor_ = 1;
   // Rises with each job: what workers wait for.
   alignas(64) std::atomic<uint32_t> generation_{0};
   // Whether workers may enter the job (kOpen), and how many are in it.

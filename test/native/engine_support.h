@@ -149,6 +149,7 @@ Failure failure_of(const std::function<void()>& run);
 
 // --- cases, one subject to a file ---------------------------------------------------------------
 
+void test_attention_plan();
 void test_thread_pool();
 void test_reference();
 void test_interleaved_rotary();

@@ -15,6 +15,7 @@ struct Case {
 };
 
 constexpr Case kCases[] = {
+    {"how attention is cut", test_attention_plan},
     {"threads that are held up", test_thread_pool},
     {"logits against float64", test_reference},
     {"interleaved rotary rows", test_interleaved_rotary},

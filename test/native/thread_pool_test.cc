@@ -6,6 +6,9 @@
 
 #include <chrono>
 #include <csignal>
+#include <map>
+#include <mutex>
+#include <set>
 #include <thread>
 
 #include "engine_support.h"
@@ -33,13 +36,75 @@ void check_each_item_once(int threads) {
   const int jobs = 3000;
   for (int job = 0; job < jobs; ++job) {
     const int items = job % 3 == 0 ? job % 300 : job % 5;
-    pool.parallel_for(items, [&](int64_t item) { ++calls[item]; });
+    if (job % 2 == 0) {
+      pool.parallel_for(items, [&](int64_t item) { ++calls[item]; });
+    } else {
+      pool.parallel_for_ranges(items, [&](int64_t begin, int64_t end) {
+        CHECK(0 <= begin && begin < end && end <= items, "job %d of %d items: %lld to %lld", job,
+              items, static_cast<long long>(begin), static_cast<long long>(end));
+        for (int64_t item = begin; item < end; ++item) ++calls[item];
+      });
+    }
     for (int i = 0; i < 300; ++i) {
       CHECK(calls[i] == (i < items), "job %d of %d items: item %d was called %d times", job, items,
             i, calls[i]);
       calls[i] = 0;
     }
   }
+}
+
+// Each thread begins with the first item of its own share.
+void check_shares() {
+  constexpr int kThreads = 3, kItems = 300;
+  ThreadPool pool(kThreads);
+  std::mutex mutex;
+  std::map<std::thread::id, int64_t> first;
+  std::atomic<bool> given_up{false};
+  const auto arrived = [&] {
+    const std::lock_guard lock(mutex);
+    return given_up || first.size() == kThreads;
+  };
+  pool.parallel_for(kItems, [&](int64_t item) {
+    {
+      const std::lock_guard lock(mutex);
+      first.emplace(std::this_thread::get_id(), item);
+    }
+    if (!wait_until(arrived)) given_up = true;
+  });
+  CHECK(!given_up, "%d of %d threads took an item", static_cast<int>(first.size()), kThreads);
+  CHECK(first.contains(std::this_thread::get_id()) && first[std::this_thread::get_id()] == 0,
+        "the caller began elsewhere");
+  std::set<int64_t> items;
+  for (const auto& [thread, item] : first) items.insert(item);
+  CHECK((items == std::set<int64_t>{0, 100, 200}), "threads began elsewhere");
+}
+
+// A worker is held up in its first range, an eighth of its share: the caller does all the rest, and
+// takes it in few pieces, the first half of what the worker has left and then all of it.
+void check_held_up_in_a_range() {
+  constexpr int kItems = 160, kHeld = 10, kRest = kItems - kHeld;
+  ThreadPool pool(2);
+  const std::thread::id caller = std::this_thread::get_id();
+  std::atomic<bool> entered{false};
+  std::atomic<int> done{0};
+  int thefts = 0;
+  int64_t last_end = -1;
+  pool.parallel_for_ranges(kItems, [&](int64_t begin, int64_t end) {
+    if (std::this_thread::get_id() != caller) {
+      const bool first = !entered.exchange(true);
+      CHECK(!first || (begin == kItems / 2 && end == begin + kHeld),
+            "the worker began with %d to %d", static_cast<int>(begin), static_cast<int>(end));
+      CHECK(wait_until([&] { return done >= kRest; }), "the caller did %d of %d items", done.load(),
+            kRest);
+      return;
+    }
+    if (!wait_until([&] { return entered.load(); })) done = kItems;  // lets the others go on
+    if (last_end >= 0 && begin != last_end) ++thefts;
+    last_end = end;
+    done += static_cast<int>(end - begin);
+  });
+  CHECK(entered && done == kRest, "the caller did %d of %d items", done.load(), kRest);
+  CHECK(thefts == 2, "the caller took from the worker %d times", thefts);
 }
 
 // One thread is held up in its item until all other items are done: the others must do them.
@@ -111,6 +176,8 @@ void check_held_up_between_jobs() {
 
 void test_thread_pool() {
   for (int threads : {1, 2, 3, 16}) check_each_item_once(threads);
+  check_shares();
+  check_held_up_in_a_range();
   check_held_up_in_an_item(/*hold_caller=*/false);
   check_held_up_in_an_item(/*hold_caller=*/true);
   if (!kDelaysSignals) check_held_up_between_jobs();

@@ -122,8 +122,11 @@ async function measureSpeed(row, bench, { altiplano, peer, limits }, work) {
   }
   // Of the limit beside each run: what a machine delivers changes with its other work.
   const beside = values.limits.map((measured) => measured[limit]);
-  const shares = result.altiplano.map((speed, i) => speed / (beside[i] * tokens));
-  return { ...result, share: median(shares), shares, [name]: median(beside) };
+  const sharesOf = (speeds) => speeds.map((speed, i) => speed / (beside[i] * tokens));
+  const shares = sharesOf(result.altiplano);
+  // The peer's turn is as near to it. Whatever it reaches, all of the limit would be 1 / peerShare.
+  const peerShare = median(sharesOf(result.peer));
+  return { ...result, share: median(shares), shares, peerShare, [name]: median(beside) };
 }
 
 /** Decoding behind a long context: it is read once, then the engines take turns decoding. */

@@ -19,7 +19,8 @@ function check(what, measured, goal, show) {
 
 /**
  * What came out of a row: medians, checks against the goals, or why there are none.
- * @param {{ altiplano: number[], peer?: number[], share?: number } | { reason: string }} result
+ * @param {{ altiplano: number[], peer?: number[], share?: number, peerShare?: number } |
+ *   { reason: string }} result `peerShare`: what the peer reaches of the same limit
  */
 export function judge(row, result) {
   const { id, title, unit, model } = row;
@@ -41,16 +42,18 @@ export function judge(row, result) {
 const judged = ({ text, goal, verdict }) =>
   goal === null ? text : `${text} (${goal}: ${verdict})`;
 
-function cells({ title, unit, reason, noShare, altiplanoMedian, peerMedian, checks }) {
+function cells(outcome) {
+  const { title, unit, reason, noShare, altiplanoMedian, peerMedian, peerShare, checks } = outcome;
   if (reason !== undefined) return [title, `NOT MEASURED: ${reason}`];
   const ratio = checks.find(({ what }) => what.startsWith('ratio'));
   const share = checks.find((one) => one !== ratio);
+  const besides = peerShare === undefined ? '' : `; node-llama-cpp ${percent(peerShare)}`;
   return [
     title,
     `${three(altiplanoMedian)} ${unit}`,
     peerMedian === undefined ? '-' : `${three(peerMedian)} ${unit}`,
     ratio ? judged(ratio) : '-',
-    share ? `${judged(share)} ${share.what}` : (noShare ?? '-'),
+    share ? `${judged(share)} ${share.what}${besides}` : (noShare ?? '-'),
   ];
 }
 

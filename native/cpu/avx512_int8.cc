@@ -33,6 +33,8 @@ using I = __m512i;
 constexpr int kRows = kWideTileRows;
 constexpr int kStepBytes = kRows * 4;
 constexpr int kPrefetchBytes = 4096;
+// Of a lone token.
+constexpr int kLonePrefetchBytes = 3072;
 
 inline I origin_bits(const ActivationGroup& x) {
   return _mm512_castps_si512(_mm512_set1_ps(x.origin));
@@ -49,9 +51,9 @@ inline I codes_at(const ActivationGroup& x, int s) {
 
 // A format reads a group of 32 columns of a tile: weights<s>(data) are columns 4 s .. 4 s + 3 as
 // unsigned bytes; start() what a sum starts at, but for zero points. prefetches() says whether
-// multiply() fetches what it will read soon: processors follow a stream best by themselves (on Zen
-// 4 a core reads int8 a fifth slower with prefetches) until so much is computed between two lines
-// that they lose it.
+// multiply() fetches what several tokens will read soon into the first-level cache: processors
+// follow a stream best by themselves (on Zen 4 a core reads int8 a fifth slower with such
+// prefetches) until so much is computed between two lines that they lose it.
 template <bool zero_points>
 struct Int4 {
   static constexpr bool kNibbles = true;
@@ -137,6 +139,14 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
         for (int at = 0; at < Format::kGroupBytes; at += 64) {
           __builtin_prefetch(data + i * tile_bytes + kPrefetchBytes + at);
         }
+      }
+    }
+    // A lone token does no more than read. Every second line into the second-level cache, where it
+    // brings its neighbour along and takes no place from the loads: 1 to 2 % faster on Zen 4.
+    if constexpr (tiles * tokens == 1) {
+#pragma GCC unroll 4
+      for (int at = 0; at < Format::kGroupBytes; at += 128) {
+        __builtin_prefetch(data + kLonePrefetchBytes + at, 0, 1);
       }
     }
     if constexpr (tiles == 2) {

@@ -49,6 +49,16 @@ describe('what comes out of a row', () => {
     expect(summary([outcome])).toBe('1 goals kept, 0 missed.');
   });
 
+  test('what the peer reaches of a limit bounds the ratio: it is told beside ours', () => {
+    const outcome = judge(row('decode:1b-q8_0'), {
+      ...{ altiplano: [29], peer: [21], share: 0.94, peerShare: 0.68 },
+    });
+    expect(outcome.checks).toHaveLength(2);
+    expect(markdownTable([outcome]).split('\n')[2]).toMatch(
+      /\| 94 % \(≥ 90 %: kept\) of the read bandwidth; node-llama-cpp 68 % \|$/,
+    );
+  });
+
   test('what was not measured stands out, with the reason', () => {
     const outcomes = [
       judge(row('decode:1b-q4_0'), { altiplano: [60], peer: [30], share: 0.95 }),

@@ -47,7 +47,9 @@ class ThreadPool {
 
   // A thread takes 1 / divisor of what is left of its share at once, at least one item.
   static constexpr uint64_t kOneItemDivisor = uint64_t{1} << 32;
-  static constexpr uint64_t kShareDivisor = 8;
+  // Taking is atomic, and for that a processor lets what it reads and writes come to an end: the
+  // fewer takings, the steadier a stream of weights.
+  static constexpr uint64_t kShareDivisor = 2;
 
   template <class Fn>
   void run_ranges(int64_t items, const Fn& fn, uint64_t divisor) {

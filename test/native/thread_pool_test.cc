@@ -79,10 +79,10 @@ void check_shares() {
   CHECK((items == std::set<int64_t>{0, 100, 200}), "threads began elsewhere");
 }
 
-// A worker is held up in its first range, an eighth of its share: the caller does all the rest, and
+// A worker is held up in its first range, half of its share: the caller does all the rest, and
 // takes it in few pieces, the first half of what the worker has left and then all of it.
 void check_held_up_in_a_range() {
-  constexpr int kItems = 160, kHeld = 10, kRest = kItems - kHeld;
+  constexpr int kItems = 160, kHeld = 40, kRest = kItems - kHeld;
   ThreadPool pool(2);
   const std::thread::id caller = std::this_thread::get_id();
   std::atomic<bool> entered{false};

@@ -26,6 +26,16 @@ export async function usedShare() {
   return 1 - (after.idle - before.idle) / Math.max(1, after.all - before.all);
 }
 
+/**
+ * Milliseconds in which processors of this virtual machine had work and the host ran something else,
+ * all processors together, since the start; in steps of 10. 0 where the system does not tell.
+ */
+export function stolenMs() {
+  if (!existsSync('/proc/stat')) return 0;
+  const [, , , , , , , , stolen = 0] = read('/proc/stat').split('\n', 1)[0].split(/\s+/);
+  return 10 * stolen;
+}
+
 /** "0-2,5" as [0, 1, 2, 5]. */
 function parseCpuList(list) {
   return list.split(',').flatMap((range) => {

@@ -170,11 +170,15 @@ async function main() {
   outcomes.sort((a, b) => order.indexOf(a.title) - order.indexOf(b.title));
   const versions = Object.entries(facts.versions).map(([name, v]) => `${name} ${v}`);
   const turns = Math.max(...rows.map(({ turnsPerRun = 1 }) => turnsPerRun));
+  const again = outcomes.reduce((sum, outcome) => sum + (outcome.again ?? 0), 0);
   const head = [
     `${facts.date}, ${facts.machine}`,
     ...(gpu === null ? [] : [`${device}: ${gpu.name}, limits by its clocks, not measured`]),
     `${versions.join(', ')}; altiplano's kernels: ${facts.kernels}`,
     `${threads} threads each, medians of ${runs} alternating runs${turns > 1 ? `, decoding in ${turns} turns each` : ''}`,
+    ...(again
+      ? [`${again} turns taken again: the host of this virtual machine took its processors`]
+      : []),
     facts.command,
     ...(quick ? ['--quick: these figures mean little'] : []),
     ...(facts.warning ? [`Warning: ${facts.warning}`] : []),

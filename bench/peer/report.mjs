@@ -29,7 +29,8 @@ export function judge(row, result) {
   outcome.altiplanoMedian = median(result.altiplano);
   if (result.peer !== undefined) {
     outcome.peerMedian = median(result.peer);
-    const ratio = outcome.altiplanoMedian / outcome.peerMedian;
+    // Of neighbouring turns: what memory delivers may change within seconds.
+    const ratio = median(result.altiplano.map((ours, i) => ours / result.peer[i]));
     outcome.checks.push(check('ratio to node-llama-cpp', ratio, row.ratio, factor));
   }
   if (row.share !== undefined && result.share !== undefined) {

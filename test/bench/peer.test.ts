@@ -13,7 +13,8 @@ const [{ judge, markdownTable, summary, textTable }, { allRows, chooseRows, gpuR
   await Promise.all([load('peer/report.mjs'), load('peer/rows.mjs')]);
 const { busyLoop, Engine } = await load('peer/engines.mjs');
 const { explainModels } = await load('peer/models.mjs');
-const { cpuQuota } = await load('peer/machine.mjs');
+const { cpuQuota, stolenMs } = await load('peer/machine.mjs');
+const { undisturbed } = await load('peer/measure.mjs');
 const { writeSyntheticGguf } = await load('synthetic-gguf.mjs');
 
 type Row = { id: string; group: string; title: string };
@@ -22,14 +23,15 @@ const row = (id: string) => rows.find((one) => one.id === id)!;
 
 describe('what comes out of a row', () => {
   test('medians, ratio and share are held against the goals', () => {
-    const result = { altiplano: [90, 100, 400], peer: [40, 41, 39], share: 0.65 };
+    const result = { altiplano: [90, 100, 400], peer: [30, 40, 200], share: 0.65 };
     const outcome = judge(row('prefill:7b-q4_0'), result);
     expect(outcome).toMatchObject({ altiplanoMedian: 100, peerMedian: 40 });
     expect(outcome.checks).toMatchObject([
       { measured: 2.5, goal: '≥ 2.5x', verdict: 'kept' },
       { measured: 0.65, goal: '≥ 65 %', verdict: 'kept', what: 'of the int8 peak' },
     ]);
-    const less = judge(row('prefill:7b-q4_0'), { ...result, altiplano: [99], share: 0.649 });
+    const slower = { altiplano: [99, 99, 99], peer: [40, 40, 20], share: 0.649 };
+    const less = judge(row('prefill:7b-q4_0'), slower);
     expect(less.checks.map((one: { verdict: string }) => one.verdict)).toEqual([
       'missed',
       'missed',
@@ -47,6 +49,19 @@ describe('what comes out of a row', () => {
     const outcome = judge(row('prefill:1b-q8_0'), { altiplano: [10], peer: [1], share: 0.1 });
     expect(outcome.checks).toMatchObject([{ verdict: 'kept' }, { goal: null, verdict: null }]);
     expect(summary([outcome])).toBe('1 goals kept, 0 missed.');
+  });
+
+  test('a turn is taken again while the host takes the processors, not for ever', async () => {
+    const taken = async (stolen: number[], attempts?: number) => {
+      let turns = 0;
+      const took = () => (stolen[turns] ?? stolen.at(-1)!) * 1000;
+      return undisturbed(async () => ++turns, attempts, took);
+    };
+    expect(await taken([0, 0])).toEqual({ value: 1, again: 0 });
+    expect(await taken([0, 1, 1])).toEqual({ value: 2, again: 1 });
+    expect(await taken([0, 1, 2, 3, 4, 5], 3)).toEqual({ value: 3, again: 2 });
+    expect(await taken([0, 1, 2], 1)).toEqual({ value: 1, again: 0 });
+    expect(stolenMs()).toBeGreaterThanOrEqual(0);
   });
 
   test('what the peer reaches of a limit bounds the ratio: it is told beside ours', () => {

@@ -118,12 +118,17 @@ __attribute__((always_inline)) inline void add_columns(const uint8_t* data, size
   }
 }
 
-// `tiles` neighbouring tiles times `tokens` tokens. With two tiles a line of `ahead` is fetched per
-// group meanwhile: weights that come later.
+// Weights that come later: multiply() fetches `lines` lines of them for each group of columns.
+struct Ahead {
+  const uint8_t* at;
+  int64_t lines;
+};
+
+// `tiles` neighbouring tiles times `tokens` tokens. With two tiles others are fetched meanwhile.
 template <class Format, bool zero_points, int tiles, int tokens>
 __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout& layout,
                                         int64_t tile, const ActivationGroup* x, int64_t ldx,
-                                        float* y, int64_t ldy, const uint8_t* ahead) {
+                                        float* y, int64_t ldy, Ahead ahead) {
   const size_t tile_bytes = w.tile_bytes;
   F totals[tiles * tokens] = {};
   const int64_t groups = activation_groups(w.cols);
@@ -150,8 +155,7 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
       }
     }
     if constexpr (tiles == 2) {
-      __builtin_prefetch(ahead, 0, 2);
-      ahead += 64;
+      for (int64_t i = 0; i < ahead.lines; ++i, ahead.at += 64) __builtin_prefetch(ahead.at, 0, 2);
     }
     I sums[tiles * tokens];
 #pragma GCC unroll 12
@@ -215,8 +219,7 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
 // `count` (1 .. most) tokens, by the template for that number.
 template <class Format, bool zero_points, int tiles, int most>
 void multiply_tokens(int64_t count, const PackedMatrix& w, const TileLayout& layout, int64_t tile,
-                     const ActivationGroup* x, int64_t ldx, float* y, int64_t ldy,
-                     const uint8_t* ahead) {
+                     const ActivationGroup* x, int64_t ldx, float* y, int64_t ldy, Ahead ahead) {
   if constexpr (most > 0) {
     if (count == most) {
       multiply<Format, zero_points, tiles, most>(w, layout, tile, x, ldx, y, ldy, ahead);
@@ -240,10 +243,13 @@ void multiply_tiles(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
     // In parts of as equal size as can be: 13 tokens are 5, 4 and 4, not 6, 6 and 1.
     const int64_t most = 12 / tiles;
     int64_t parts = (tokens + most - 1) / most;
-    // Where there are several parts, the first reads the weights, and all fetch some of the next
-    // tiles. What was fetched already costs nothing to fetch.
-    const uint8_t* ahead = w.data + (parts > 1 ? tile + tiles : tile) * w.tile_bytes;
-    const uint8_t* const ahead_end = w.data + (tile + 2 * tiles) * w.tile_bytes;
+    // The next tiles are fetched meanwhile, as many lines of them in each part: memory would stand
+    // still while later parts find their weights in the cache.
+    const int64_t groups = activation_groups(w.cols);
+    const auto next_bytes = static_cast<int64_t>(tiles * w.tile_bytes);
+    const int64_t fetches = 64 * groups * parts;
+    Ahead ahead = {w.data + (tile + tiles) * w.tile_bytes, (next_bytes + fetches - 1) / fetches};
+    const uint8_t* const ahead_end = ahead.at + next_bytes;
     for (int64_t t = 0; t < tokens; --parts) {
       const int64_t n = (tokens - t + parts - 1) / parts;
       const ActivationGroup* xt = x + t * ldx;
@@ -254,7 +260,7 @@ void multiply_tiles(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
         multiply_tokens<Format, zero_points, 1, 12>(n, w, layout, tile, xt, ldx, yt, ldy, ahead);
       }
       t += n;
-      if (ahead < ahead_end) ahead += activation_groups(w.cols) * 64;
+      if (ahead.at < ahead_end) ahead.at += 64 * groups * ahead.lines;
     }
     tile += tiles;
   }

@@ -101,11 +101,19 @@ __attribute__((always_inline)) inline void add_columns(const uint8_t* data, size
   }
 }
 
-// `tiles` neighbouring tiles times `tokens` tokens: added to totals [tokens][tiles * 8].
+// Weights that come later: multiply() fetches `lines` lines of them for each group of columns.
+struct Ahead {
+  const uint8_t* at;
+  int64_t lines;
+};
+
+// `tiles` neighbouring tiles times `tokens` tokens: added to totals [tokens][tiles * 8]. With two
+// tiles others are fetched meanwhile.
 template <class Format, bool zero_points, int tiles, int tokens>
 __attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
                                         const TileLayout& layout, int64_t groups,
-                                        const ActivationGroup* x, int64_t ldx, float* totals) {
+                                        const ActivationGroup* x, int64_t ldx, float* totals,
+                                        Ahead ahead) {
   const int groups_in_block = layout.block / kActivationGroup;
   const uint8_t* block = tile;
   int in_block = 0;
@@ -119,6 +127,9 @@ __attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
           __builtin_prefetch(data + i * tile_bytes + kPrefetchBytes + at);
         }
       }
+    }
+    if constexpr (Format::kPrefetch && tiles == 2) {
+      for (int64_t i = 0; i < ahead.lines; ++i, ahead.at += 64) __builtin_prefetch(ahead.at, 0, 2);
     }
     I sums[tiles * tokens];
     add_columns<Format, tiles, tokens, 0>(data, tile_bytes, x, ldx, sums);
@@ -167,13 +178,14 @@ __attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
 template <class Format, bool zero_points, int tiles, int most>
 void multiply_tokens(int64_t count, const uint8_t* tile, size_t tile_bytes,
                      const TileLayout& layout, int64_t groups, const ActivationGroup* x,
-                     int64_t ldx, float* totals) {
+                     int64_t ldx, float* totals, Ahead ahead) {
   if constexpr (most > 0) {
     if (count == most) {
-      multiply<Format, zero_points, tiles, most>(tile, tile_bytes, layout, groups, x, ldx, totals);
+      multiply<Format, zero_points, tiles, most>(tile, tile_bytes, layout, groups, x, ldx, totals,
+                                                 ahead);
     } else {
       multiply_tokens<Format, zero_points, tiles, most - 1>(count, tile, tile_bytes, layout, groups,
-                                                            x, ldx, totals);
+                                                            x, ldx, totals, ahead);
     }
   }
 }
@@ -185,11 +197,18 @@ void multiply_parts(const uint8_t* tile, size_t tile_bytes, const TileLayout& la
                     float* totals) {
   constexpr int kMost = Format::kTokens;
   int64_t parts = (tokens + kMost - 1) / kMost;
+  // The next tiles, as many lines of them in each part: memory would stand still while later parts
+  // find their weights in the cache.
+  const auto next_bytes = static_cast<int64_t>(tiles * tile_bytes);
+  const int64_t fetches = 64 * groups * parts;
+  Ahead ahead = {tile + next_bytes, (next_bytes + fetches - 1) / fetches};
+  const uint8_t* const ahead_end = ahead.at + next_bytes;
   for (int64_t t = 0; t < tokens; --parts) {
     const int64_t n = (tokens - t + parts - 1) / parts;
     multiply_tokens<Format, zero_points, tiles, kMost>(
-        n, tile, tile_bytes, layout, groups, x + t * ldx, ldx, totals + t * tiles * kRows);
+        n, tile, tile_bytes, layout, groups, x + t * ldx, ldx, totals + t * tiles * kRows, ahead);
     t += n;
+    if (ahead.at < ahead_end) ahead.at += 64 * groups * ahead.lines;
   }
 }
 

@@ -41,6 +41,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "cpu/ahead.h"
 #include "cpu/kernels.h"
 #include "cpu/layout.h"
 
@@ -101,14 +102,8 @@ __attribute__((always_inline)) inline void add_columns(const uint8_t* data, size
   }
 }
 
-// Weights that come later: multiply() fetches `lines` lines of them for each group of columns.
-struct Ahead {
-  const uint8_t* at;
-  int64_t lines;
-};
-
 // `tiles` neighbouring tiles times `tokens` tokens: added to totals [tokens][tiles * 8]. With two
-// tiles others are fetched meanwhile.
+// tiles those `ahead` are fetched meanwhile.
 template <class Format, bool zero_points, int tiles, int tokens>
 __attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
                                         const TileLayout& layout, int64_t groups,
@@ -128,9 +123,7 @@ __attribute__((noinline)) void multiply(const uint8_t* tile, size_t tile_bytes,
         }
       }
     }
-    if constexpr (Format::kPrefetch && tiles == 2) {
-      for (int64_t i = 0; i < ahead.lines; ++i, ahead.at += 64) __builtin_prefetch(ahead.at, 0, 2);
-    }
+    if constexpr (Format::kPrefetch && tiles == 2) ahead.fetch();
     I sums[tiles * tokens];
     add_columns<Format, tiles, tokens, 0>(data, tile_bytes, x, ldx, sums);
     add_columns<Format, tiles, tokens, 1>(data, tile_bytes, x, ldx, sums);
@@ -190,25 +183,24 @@ void multiply_tokens(int64_t count, const uint8_t* tile, size_t tile_bytes,
   }
 }
 
+// The parts that so many tokens are multiplied in.
+template <class Format>
+int64_t parts_of(int64_t tokens) {
+  return (tokens + Format::kTokens - 1) / Format::kTokens;
+}
+
 // Any number of tokens, in parts of as equal size as can be: 7 tokens are 4 and 3, not 6 and 1.
 template <class Format, bool zero_points, int tiles>
 void multiply_parts(const uint8_t* tile, size_t tile_bytes, const TileLayout& layout,
                     int64_t groups, const ActivationGroup* x, int64_t ldx, int64_t tokens,
-                    float* totals) {
-  constexpr int kMost = Format::kTokens;
-  int64_t parts = (tokens + kMost - 1) / kMost;
-  // The next tiles, as many lines of them in each part: memory would stand still while later parts
-  // find their weights in the cache.
-  const auto next_bytes = static_cast<int64_t>(tiles * tile_bytes);
-  const int64_t fetches = 64 * groups * parts;
-  Ahead ahead = {tile + next_bytes, (next_bytes + fetches - 1) / fetches};
-  const uint8_t* const ahead_end = ahead.at + next_bytes;
+                    float* totals, Ahead ahead) {
+  int64_t parts = parts_of<Format>(tokens);
   for (int64_t t = 0; t < tokens; --parts) {
     const int64_t n = (tokens - t + parts - 1) / parts;
-    multiply_tokens<Format, zero_points, tiles, kMost>(
+    multiply_tokens<Format, zero_points, tiles, Format::kTokens>(
         n, tile, tile_bytes, layout, groups, x + t * ldx, ldx, totals + t * tiles * kRows, ahead);
     t += n;
-    if (ahead.at < ahead_end) ahead.at += 64 * groups * ahead.lines;
+    ahead.advance(groups);
   }
 }
 
@@ -272,7 +264,7 @@ void multiply_panels(const uint8_t* tile, size_t tile_bytes, const TileLayout& l
       unpack_panel<zero_points>(tile + i * tile_bytes, layout, g, n, panel + i * kPanelTileBytes);
     }
     multiply_parts<Unpacked<Int4>, zero_points, 2>(panel, kPanelTileBytes, panel_layout, n, x + g,
-                                                   ldx, tokens, totals);
+                                                   ldx, tokens, totals, Ahead());
   }
 }
 
@@ -289,17 +281,18 @@ void multiply_and_store(const PackedMatrix& w, const TileLayout& layout, int64_t
   }
   const uint8_t* data = w.data + tile * w.tile_bytes;
   const int64_t groups = activation_groups(w.cols);
+  const Ahead ahead(w, kRows, tile + tiles, tiles, groups, parts_of<Format>(tokens));
   if constexpr (Format::kUnpack && tiles == 2) {
     if (tokens > 2 * Format::kTokens) {
       multiply_panels<Format, zero_points>(data, w.tile_bytes, layout, groups, x, ldx, tokens,
                                            totals);
     } else {
       multiply_parts<Format, zero_points, tiles>(data, w.tile_bytes, layout, groups, x, ldx, tokens,
-                                                 totals);
+                                                 totals, ahead);
     }
   } else {
     multiply_parts<Format, zero_points, tiles>(data, w.tile_bytes, layout, groups, x, ldx, tokens,
-                                               totals);
+                                               totals, ahead);
   }
   const int64_t row = tile * kRows;
   const int64_t rows = w.rows - row;

@@ -21,6 +21,7 @@
 #include <immintrin.h>
 
 #include "cpu/activations.h"
+#include "cpu/ahead.h"
 #include "cpu/avx512.h"
 #include "cpu/layout.h"
 
@@ -118,13 +119,8 @@ __attribute__((always_inline)) inline void add_columns(const uint8_t* data, size
   }
 }
 
-// Weights that come later: multiply() fetches `lines` lines of them for each group of columns.
-struct Ahead {
-  const uint8_t* at;
-  int64_t lines;
-};
-
-// `tiles` neighbouring tiles times `tokens` tokens. With two tiles others are fetched meanwhile.
+// `tiles` neighbouring tiles times `tokens` tokens. With two tiles those `ahead` are fetched
+// meanwhile.
 template <class Format, bool zero_points, int tiles, int tokens>
 __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout& layout,
                                         int64_t tile, const ActivationGroup* x, int64_t ldx,
@@ -154,9 +150,7 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
         __builtin_prefetch(data + kLonePrefetchBytes + at, 0, 1);
       }
     }
-    if constexpr (tiles == 2) {
-      for (int64_t i = 0; i < ahead.lines; ++i, ahead.at += 64) __builtin_prefetch(ahead.at, 0, 2);
-    }
+    if constexpr (tiles == 2) ahead.fetch();
     I sums[tiles * tokens];
 #pragma GCC unroll 12
     for (int t = 0; t < tokens; ++t) {
@@ -243,13 +237,8 @@ void multiply_tiles(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
     // In parts of as equal size as can be: 13 tokens are 5, 4 and 4, not 6, 6 and 1.
     const int64_t most = 12 / tiles;
     int64_t parts = (tokens + most - 1) / most;
-    // The next tiles are fetched meanwhile, as many lines of them in each part: memory would stand
-    // still while later parts find their weights in the cache.
     const int64_t groups = activation_groups(w.cols);
-    const auto next_bytes = static_cast<int64_t>(tiles * w.tile_bytes);
-    const int64_t fetches = 64 * groups * parts;
-    Ahead ahead = {w.data + (tile + tiles) * w.tile_bytes, (next_bytes + fetches - 1) / fetches};
-    const uint8_t* const ahead_end = ahead.at + next_bytes;
+    Ahead ahead(w, kRows, tile + tiles, tiles, groups, parts);
     for (int64_t t = 0; t < tokens; --parts) {
       const int64_t n = (tokens - t + parts - 1) / parts;
       const ActivationGroup* xt = x + t * ldx;
@@ -260,7 +249,7 @@ void multiply_tiles(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
         multiply_tokens<Format, zero_points, 1, 12>(n, w, layout, tile, xt, ldx, yt, ldy, ahead);
       }
       t += n;
-      if (ahead.at < ahead_end) ahead.at += 64 * groups * ahead.lines;
+      ahead.advance(groups);
     }
     tile += tiles;
   }

@@ -30,11 +30,5 @@ export const MAX_MERGES = 2 ** 21;
 /** UTF-16 units in one piece. SentencePiece allows 16 by default; long runs of spaces reach 256. */
 export const MAX_PIECE_LENGTH = 1024;
 
-/**
- * Finding the pairs that make up a piece costs the square of its length. The sum over Llama 2's
- * pieces is 2 million, over Gemma's about 20 million.
- */
-export const MAX_SPLIT_WORK = 2 ** 28;
-
 /** Regular expressions in a tokenizer.json: the longest known have some 300 characters. */
 export const MAX_PATTERN_LENGTH = 2000;

@@ -3,19 +3,29 @@
  *
  * A symbol is a token id, or, from `vocabSize` on, a character that is part of some piece without
  * being one itself. SentencePiece has no list of merges: any two neighbours whose concatenation is a
- * piece may merge, the better score first. So every way to cut a piece into two symbols is one entry
- * here, ranked by the piece's score. A tokenizer.json lists its merges, ranked by their order.
+ * piece may merge, the better score first. Llama 2's pieces can be cut in 130,000 places: to try them
+ * all took longer than anything else while a model loads, so a pair is looked up when a text first
+ * has it. A tokenizer.json lists its merges, ranked by their order.
  */
 
-import { MAX_SPLIT_WORK, MAX_VOCABULARY_SIZE } from './limits.js';
-import { PieceIndex } from './piece-index.js';
-import { PieceType, type SentencePieceVocabulary, tokenizerInvalid } from './vocabulary.js';
+import { MAX_VOCABULARY_SIZE } from './limits.js';
+import { PieceType, type SentencePieceVocabulary } from './vocabulary.js';
 
 // Found once: looking up a global is slow where code runs in a node:vm context, as under jest.
 const { imul } = Math;
 
-/** Slots of the hash table are four integers wide: left, right, merged symbol, rank. */
+/** Slots of the hash table are four integers wide: left, right, merged symbol or `NEVER`, rank. */
 const SLOT_WIDTH = 4;
+const NEVER = -1;
+
+/** A table that learns starts small. */
+const FIRST_CAPACITY = 2 ** 12;
+
+/**
+ * At this size (4 MB) it starts anew, so that no text makes it grow without end. 200 KB of program
+ * text have some 10,000 pairs.
+ */
+const MOST_CAPACITY = 2 ** 18;
 
 /** Two odd constants spread a pair of symbols over the table (Fibonacci hashing). */
 const HASH_LEFT = 0x9e3779b1;
@@ -56,29 +66,39 @@ function powerOfTwoFrom(minimum: number): number {
   return 2 ** Math.ceil(Math.log2(minimum));
 }
 
+/** What two symbols merge into; undefined if they never do. */
+type Join = (left: number, right: number) => { merged: number; rank: number } | undefined;
+
 /** Merges by pair, characters by code point, and the pairs of characters that some piece contains. */
 export class MergeTable {
   /** Of each symbol from `vocabSize` on: its code point. */
   readonly extraCodePoints: readonly number[];
   private readonly bmpSymbols: Int32Array;
   private readonly astralSymbols: ReadonlyMap<number, number>;
-  private readonly slots: Int32Array;
-  private readonly mask: number;
   private readonly neighbours: PairFilter;
+  /** Open addressing; a left symbol of -1 is a free slot. */
+  private slots: Int32Array;
+  private mask: number;
+  private used = 0;
+  private readonly join: Join | undefined;
 
-  /** @param entries left, right, merged symbol and rank, four numbers for each merge */
-  constructor(entries: ArrayLike<number>, characters: Characters) {
+  /**
+   * @param rules all merges, the earliest first; or a function to learn each from when it is needed
+   */
+  constructor(characters: Characters, rules: readonly MergeRule[] | Join) {
     this.extraCodePoints = characters.extra;
     this.bmpSymbols = characters.bmp;
     this.astralSymbols = characters.astral;
     this.neighbours = characters.neighbours;
-    const capacity = powerOfTwoFrom(Math.max(16, (entries.length / SLOT_WIDTH) * 2));
+    const learns = typeof rules === 'function';
+    this.join = learns ? rules : undefined;
+    const capacity = learns ? FIRST_CAPACITY : powerOfTwoFrom(Math.max(16, rules.length * 2));
     this.mask = capacity - 1;
-    this.slots = new Int32Array(capacity * SLOT_WIDTH).fill(-1);
-    for (let entry = 0; entry < entries.length; entry += SLOT_WIDTH) {
-      let slot = this.firstSlot(entries[entry], entries[entry + 1]);
-      while (this.slots[slot] >= 0) slot = this.nextSlot(slot);
-      for (let i = 0; i < SLOT_WIDTH; i++) this.slots[slot + i] = entries[entry + i];
+    this.slots = emptySlots(capacity);
+    if (!learns) {
+      for (const [rank, { left, right, merged }] of rules.entries()) {
+        this.insert(left, right, merged, rank);
+      }
     }
   }
 
@@ -94,14 +114,17 @@ export class MergeTable {
     return this.neighbours.mayHave(left, right);
   }
 
-  /** The slot of a pair, for {@link mergedAt} and {@link rankAt}; -1 if the two never merge. */
+  /**
+   * The slot of a pair, for {@link mergedAt} and {@link rankAt} until the next call; -1 if the two
+   * never merge.
+   */
   find(left: number, right: number): number {
     const slots = this.slots;
     let slot = this.firstSlot(left, right);
     for (;;) {
       const found = slots[slot];
-      if (found < 0) return -1;
-      if (found === left && slots[slot + 1] === right) return slot;
+      if (found < 0) return this.join === undefined ? -1 : this.learn(left, right, this.join);
+      if (found === left && slots[slot + 1] === right) return slots[slot + 2] === NEVER ? -1 : slot;
       slot = this.nextSlot(slot);
     }
   }
@@ -115,6 +138,42 @@ export class MergeTable {
     return this.slots[slot + 3];
   }
 
+  /** Keeps what becomes of a pair that is not here yet; as {@link find}. */
+  private learn(left: number, right: number, join: Join): number {
+    if (left < 0 || right < 0) return -1; // such symbols never merge
+    if (this.used * 2 > this.mask) this.makeRoom();
+    const pair = join(left, right);
+    const slot = this.insert(left, right, pair?.merged ?? NEVER, pair?.rank ?? 0);
+    return pair === undefined ? -1 : slot;
+  }
+
+  private makeRoom(): void {
+    const before = this.slots;
+    const capacity = Math.min((this.mask + 1) * 2, MOST_CAPACITY);
+    const isFull = this.mask + 1 === MOST_CAPACITY;
+    this.mask = capacity - 1;
+    this.slots = emptySlots(capacity);
+    this.used = 0;
+    if (isFull) return;
+    for (let slot = 0; slot < before.length; slot += SLOT_WIDTH) {
+      if (before[slot] < 0) continue;
+      this.insert(before[slot], before[slot + 1], before[slot + 2], before[slot + 3]);
+    }
+  }
+
+  /** Puts in a pair, behind equal ones if it was there; its slot. */
+  private insert(left: number, right: number, merged: number, rank: number): number {
+    const slots = this.slots;
+    let slot = this.firstSlot(left, right);
+    while (slots[slot] >= 0) slot = this.nextSlot(slot);
+    slots[slot] = left;
+    slots[slot + 1] = right;
+    slots[slot + 2] = merged;
+    slots[slot + 3] = rank;
+    this.used++;
+    return slot;
+  }
+
   private firstSlot(left: number, right: number): number {
     const hash = imul(left, HASH_LEFT) ^ imul(right, HASH_RIGHT);
     return ((hash ^ (hash >>> 15)) & this.mask) * SLOT_WIDTH;
@@ -123,6 +182,10 @@ export class MergeTable {
   private nextSlot(slot: number): number {
     return (slot + SLOT_WIDTH) & (this.mask * SLOT_WIDTH + SLOT_WIDTH - 1);
   }
+}
+
+function emptySlots(capacity: number): Int32Array {
+  return new Int32Array(capacity * SLOT_WIDTH).fill(-1);
 }
 
 /** The characters that pieces are made of. */
@@ -186,41 +249,29 @@ function characterLength(codePoint: number): number {
 
 /**
  * The merges of a SentencePiece vocabulary (already checked).
- * @throws `ALTIPLANO_TOKENIZER_INVALID` if the pieces are so long that finding the merges would hang
+ * @param idOf from piece to id
  */
-export function mergesOfPieces(vocabulary: SentencePieceVocabulary, file: string): MergeTable {
+export function mergesOfPieces(
+  vocabulary: SentencePieceVocabulary,
+  idOf: ReadonlyMap<string, number>,
+): MergeTable {
   const { pieces, types } = vocabulary;
-  let splitWork = 0;
-  for (const piece of pieces) splitWork += piece.length ** 2;
-  if (splitWork > MAX_SPLIT_WORK) throw tokenizerInvalid(file, 'too many long tokens');
-
   const characters = collectCharacters(vocabulary);
-  // A symbol's text, by its number. A cut inside a surrogate pair finds nothing, since no symbol is
-  // half a pair.
-  const symbols = [...pieces, ...characters.extra.map((code) => String.fromCodePoint(code))];
-  const index = new PieceIndex(symbols);
-  for (let id = 0; id < symbols.length; id++) {
-    if (id >= pieces.length || isTextPiece(types[id])) index.add(id);
-  }
+  const { extra } = characters;
   const ranks = ranksOfScores(vocabulary.scores);
-  let entries = new Int32Array(2 ** 16);
-  let length = 0;
-  let merged = 0;
-  const add = (left: number, right: number) => {
-    if (length === entries.length) {
-      const larger = new Int32Array(length * 2);
-      larger.set(entries);
-      entries = larger;
-    }
-    entries[length++] = left;
-    entries[length++] = right;
-    entries[length++] = merged;
-    entries[length++] = ranks[merged];
-  };
-  for (; merged < pieces.length; merged++) {
-    if (isTextPiece(types[merged])) index.cuts(merged, add);
-  }
-  return new MergeTable(entries.subarray(0, length), characters);
+  let longest = 0;
+  for (const piece of pieces) longest = Math.max(longest, piece.length);
+  const textOf = (symbol: number) =>
+    symbol < pieces.length ? pieces[symbol] : String.fromCodePoint(extra[symbol - pieces.length]);
+  return new MergeTable(characters, (left, right) => {
+    const first = textOf(left);
+    const second = textOf(right);
+    if (first.length + second.length > longest) return undefined;
+    const text = first + second;
+    const merged = idOf.get(text);
+    if (merged === undefined || !isTextPiece(types[merged])) return undefined;
+    return { merged, rank: ranks[merged] };
+  });
 }
 
 /** The merges of a tokenizer.json, in order. */
@@ -228,8 +279,7 @@ export function mergesOfRules(
   vocabulary: SentencePieceVocabulary,
   rules: readonly MergeRule[],
 ): MergeTable {
-  const entries = rules.flatMap(({ left, right, merged }, rank) => [left, right, merged, rank]);
-  return new MergeTable(entries, collectCharacters(vocabulary));
+  return new MergeTable(collectCharacters(vocabulary), rules);
 }
 
 /** Rank 0 for the best score; equal scores share a rank. */

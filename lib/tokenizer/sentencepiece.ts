@@ -64,7 +64,7 @@ export class SentencePieceCodec implements Codec {
     this.types = vocabulary.types;
     this.ids = idOf;
     this.byteIds = byteIds;
-    this.table = rules ? mergesOfRules(vocabulary, rules) : mergesOfPieces(vocabulary, file);
+    this.table = rules ? mergesOfRules(vocabulary, rules) : mergesOfPieces(vocabulary, idOf);
     this.merger = new BpeMerger(this.table);
     this.addSpacePrefix = vocabulary.addSpacePrefix ?? true;
     this.prefixFirstOnly = vocabulary.prefixScheme === 'first';

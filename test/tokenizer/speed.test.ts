@@ -1,6 +1,14 @@
 import { beforeAll, describe, expect, test } from '@jest/globals';
-import { Tokenizer } from '../../lib/tokenizer/index.js';
-import { llama2Json, randomOf, withFolder } from './vocabularies.js';
+import { PieceType, Tokenizer } from '../../lib/tokenizer/index.js';
+import {
+  type Entry,
+  llama2Json,
+  pick,
+  randomOf,
+  tokenizerOf,
+  vocabularyOf,
+  withFolder,
+} from './vocabularies.js';
 
 const MEGABYTE = 1_000_000;
 
@@ -38,5 +46,46 @@ describe('a megabyte of text without spaces takes no more than seconds', () => {
     expect(performance.now() - start).toBeLessThan(LIMIT_MS);
     expect(tokenizer.decode(ids)).toBe(text);
     expect(performance.now() - start).toBeLessThan(2 * LIMIT_MS);
+  });
+});
+
+describe('merges that are learnt from the pieces', () => {
+  test('tokens that are long and many take no longer than others', async () => {
+    const lengths = Array.from({ length: 1024 }, (_, index) => index + 1);
+    const runs = lengths.map((length): Entry => ['x'.repeat(length), -length, PieceType.normal]);
+    const long = lengths.map(
+      (length): Entry => [`${'x'.repeat(1000)}${length}`, 0, PieceType.normal],
+    );
+    const start = performance.now();
+    const tokenizer = await tokenizerOf(
+      vocabularyOf([...runs, ...long], { addSpacePrefix: false }),
+    );
+    const text = 'x'.repeat(MEGABYTE / 4);
+    const ids = tokenizer.encode(text);
+    expect(performance.now() - start).toBeLessThan(LIMIT_MS);
+    expect(ids.length).toBeLessThan(text.length / 100);
+    expect(tokenizer.decode(ids)).toBe(text);
+  });
+
+  test('a text with more pairs than are kept gets the same ids every time', async () => {
+    const letters = Array.from({ length: 300 }, (_, index) => String.fromCharCode(0x4e00 + index));
+    const pairs = letters.flatMap((left) => letters.map((right) => left + right));
+    const tokenizer = await tokenizerOf(
+      vocabularyOf(
+        [...letters, ...pairs].map((piece): Entry => [piece, 0, PieceType.normal]),
+        { addSpacePrefix: false },
+      ),
+    );
+    const random = randomOf(3);
+    // A pair of pieces is looked up and found to be no piece, nearly always for the first time.
+    const parts = Array.from({ length: 200_000 }, () => pick(random, pairs));
+    const expected = parts.map((part) => tokenizer.idOf(part));
+    const start = performance.now();
+    for (let round = 0; round < 2; round++) {
+      const ids = tokenizer.encode(parts.join(''));
+      expect(ids.length).toBe(expected.length);
+      expect(ids.findIndex((id, index) => id !== expected[index])).toBe(-1);
+    }
+    expect(performance.now() - start).toBeLessThan(LIMIT_MS);
   });
 });

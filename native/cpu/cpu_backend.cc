@@ -127,8 +127,7 @@ class CpuBackend : public Backend {
   void prepare_attention(const AttentionShape& shape) override {
     shape_ = shape;
     kv_page_bytes_ = k_.kv_page_bytes(shape.kv_type, shape.head_dim);
-    kv_layer_bytes_ = kv_page_bytes_ * shape.kv_heads * static_cast<size_t>(shape.kv_pages);
-    kv_ = AlignedMemory(kv_layer_bytes_ * shape.layers, "the KV cache");
+    kv_ = AlignedMemory(page_stride() * static_cast<size_t>(shape.kv_pages), "the KV cache");
   }
 
   void prepare_steps(const StepLimits& limits) override {
@@ -173,13 +172,9 @@ class CpuBackend : public Backend {
 
     plan_.make(batch, shape_, pool_.threads());
 
-    const size_t page_bytes = kv_page_bytes_ * shape_.kv_heads;
     for (size_t i = 0; i + 1 < batch.page_copies.size(); i += 2) {
-      for (int layer = 0; layer < shape_.layers; ++layer) {
-        uint8_t* base = kv_.data() + layer * kv_layer_bytes_;
-        std::memmove(base + batch.page_copies[i + 1] * page_bytes,
-                     base + batch.page_copies[i] * page_bytes, page_bytes);
-      }
+      std::memmove(kv_.data() + batch.page_copies[i + 1] * page_stride(),
+                   kv_.data() + batch.page_copies[i] * page_stride(), page_stride());
     }
     return true;
   }
@@ -393,17 +388,19 @@ class CpuBackend : public Backend {
 
   // The part of the cache of one layer and KV head: page p is page_stride() * p further.
   uint8_t* pages(int layer, int kv_head) {
-    return kv_.data() + layer * kv_layer_bytes_ + kv_head * kv_page_bytes_;
+    return kv_.data() + (int64_t{layer} * shape_.kv_heads + kv_head) * kv_page_bytes_;
   }
-  size_t page_stride() const { return kv_page_bytes_ * shape_.kv_heads; }
+  size_t page_stride() const {
+    return kv_page_bytes_ * static_cast<size_t>(shape_.kv_heads) * shape_.layers;
+  }
 
   const Kernels& k_;
   ThreadPool pool_;
   Arena weights_;  // of all that was prepared
   AttentionShape shape_;
-  AlignedMemory kv_;  // [layer][page][kv head][K, V]
+  // [page][layer][kv head][K, V]: a first prompt touches as little new memory as it fills.
+  AlignedMemory kv_;
   size_t kv_page_bytes_ = 0;
-  size_t kv_layer_bytes_ = 0;
   AlignedMemory products_;  // [T][2F] of gate and up, or [T][D] to be added
   AlignedMemory gathered_;  // [kLogitRows][D]
   AlignedMemory logits_;    // [kLogitRows][V]

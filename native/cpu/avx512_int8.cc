@@ -2,7 +2,7 @@
 //
 // vpdpbusd multiplies four unsigned bytes of a lane (weights: a lane is a row) with four signed
 // bytes (activations: the same for all lanes, broadcast from memory) and adds the sum to the lane.
-// A register tile has up to 12 integer sums, which live for one group of 32 columns, and as many
+// A register tile has up to 16 integer sums, which live for one group of 32 columns, and as many
 // floats, the totals:
 //
 //              token 0    token 1  ..  token 5         for each of 8 x 4 columns:
@@ -14,7 +14,9 @@
 // a fused multiplication compete for two execution units, so 89 % of the vpdpbusd peak is the most
 // that groups of 32 allow. With 24 sums and the totals in memory less was reached. int4 words are
 // unpacked on the way: a copy of unpacked weights would gain nothing. Without zero points no sum is
-// spilled: objdump -d shows no zmm register beside (%rsp).
+// spilled, as objdump -d shows: up to 6 tokens have no zmm register beside (%rsp), 8 tokens only 6
+// totals, each read and written once a group. That is still faster than two parts of 4 tokens, each
+// of which unpacks the weights.
 //
 // Weights are unsigned here: int4 as it is, int8 with 128 added. Where a sum starts takes off what
 // that and the zero point add to it: (zero + 128) * sum of the codes.
@@ -199,7 +201,7 @@ __attribute__((noinline)) void multiply(const PackedMatrix& w, const TileLayout&
     }
   }
   // Of the last tile some rows may be missing.
-#pragma GCC unroll 12
+#pragma GCC unroll 2
   for (int i = 0; i < tiles; ++i) {
     const int64_t row = (tile + i) * kRows, rows = w.rows - row;
     const auto exist = static_cast<__mmask16>(rows < kRows ? (1u << rows) - 1 : 0xffffu);
@@ -226,7 +228,7 @@ void multiply_tokens(int64_t count, const PackedMatrix& w, const TileLayout& lay
 
 // Up to 3 tokens are multiplied with one tile after the other: the weights are then one stream,
 // which the processor or the prefetches of multiply() follow from tile to tile. More take two
-// tiles, for half the broadcasts, in parts of 6.
+// tiles, for half the broadcasts, in parts of about 6.
 template <class Format, bool zero_points>
 void multiply_tiles(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
                     const ActivationGroup* x, int64_t ldx, int64_t tokens, float* y, int64_t ldy) {
@@ -234,9 +236,8 @@ void multiply_tiles(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
   const int together = tokens > 3 ? 2 : 1;
   for (int64_t tile = tile_begin; tile < tile_end;) {
     const int tiles = tile_end - tile >= together ? together : 1;
-    // In parts of as equal size as can be: 13 tokens are 5, 4 and 4, not 6, 6 and 1.
-    const int64_t most = 12 / tiles;
-    int64_t parts = (tokens + most - 1) / most;
+    // In parts of as equal size as can be: 9 tokens are 5 and 4, not 6 and 3.
+    int64_t parts = tiles == 2 ? (tokens + 3) / 6 : (tokens + 11) / 12;
     const int64_t groups = activation_groups(w.cols);
     Ahead ahead(w, kRows, tile + tiles, tiles, groups, parts);
     for (int64_t t = 0; t < tokens; --parts) {
@@ -244,7 +245,7 @@ void multiply_tiles(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end,
       const ActivationGroup* xt = x + t * ldx;
       float* yt = y + t * ldy;
       if (tiles == 2) {
-        multiply_tokens<Format, zero_points, 2, 6>(n, w, layout, tile, xt, ldx, yt, ldy, ahead);
+        multiply_tokens<Format, zero_points, 2, 8>(n, w, layout, tile, xt, ldx, yt, ldy, ahead);
       } else {
         multiply_tokens<Format, zero_points, 1, 12>(n, w, layout, tile, xt, ldx, yt, ldy, ahead);
       }

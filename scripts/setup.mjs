@@ -45,8 +45,27 @@ function setUpNative() {
   if (!buildNative()) process.exit(1);
 }
 
-function setUpLibrary() {
-  const hash = hashFiles(['lib/', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json']);
+/** Puts what a compiled module re-exports of a package into the module itself. */
+async function bundleInPlace(module) {
+  const { build } = await import('esbuild');
+  const path = join(root, 'dist', module);
+  await build({
+    entryPoints: [path],
+    outfile: path,
+    allowOverwrite: true,
+    bundle: true,
+    format: 'esm',
+    platform: 'node',
+    target: 'node20',
+    logLevel: 'error',
+    // Of this package only the tensor types are wanted; it does not say that the rest can go.
+    alias: { '@huggingface/tasks': join(root, 'node_modules/@huggingface/tasks/dist/esm/gguf.js') },
+  });
+}
+
+async function setUpLibrary() {
+  const sources = ['lib/', 'scripts/setup.mjs', 'tsconfig.json', 'tsconfig.build.json'];
+  const hash = hashFiles([...sources, 'package-lock.json']);
   const stampPath = join(root, 'build/lib.sha256');
   const stamped = existsSync(stampPath) && readFileSync(stampPath, 'utf8') === hash;
   if (stamped && existsSync(join(root, 'dist/index.js'))) return;
@@ -60,6 +79,7 @@ function setUpLibrary() {
   const args = [tsc, '-p', 'tsconfig.build.json'];
   const { status } = spawnSync(process.execPath, args, { cwd: root, stdio: 'inherit' });
   if (status !== 0) fail('altiplano set-up: the TypeScript does not compile; see above.');
+  await bundleInPlace('checkpoint/gguf-library.js');
   mkdirSync(join(root, 'build'), { recursive: true });
   writeFileSync(stampPath, hash);
 }
@@ -69,7 +89,7 @@ if (major < 20 || (major === 20 && minor < 19)) {
   fail(`altiplano needs Node 20.19 or later; this is ${process.version}.`);
 }
 if (process.argv.includes('--only=lib')) {
-  setUpLibrary();
+  await setUpLibrary();
 } else {
   if (!nativeIsCurrent()) {
     const missing = missingTools(root); // before the minutes that npm ci may take
@@ -77,5 +97,5 @@ if (process.argv.includes('--only=lib')) {
   }
   setUpDependencies();
   setUpNative();
-  setUpLibrary();
+  await setUpLibrary();
 }

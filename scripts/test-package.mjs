@@ -98,6 +98,19 @@ function tryPackage(app, env, wantedBinary) {
   const cjs = run('node', ['first.cjs'], { cwd: app, env });
   check('CommonJS can require it', cjs.stdout.trim() !== '' && cjs.stderr === '', cjs.stderr);
 
+  // Modules that are imported when they are needed included.
+  writeFileSync(
+    join(app, 'modules.mjs'),
+    `import { readdirSync } from 'node:fs';
+     const dist = new URL('node_modules/altiplano/dist/', import.meta.url);
+     const modules = readdirSync(dist, { recursive: true })
+       .filter((name) => name.endsWith('.js') && name !== 'cli/main.js');
+     for (const name of modules) await import(new URL(name, dist));
+     console.log(modules.length);`,
+  );
+  const modules = Number(run('node', ['modules.mjs'], { cwd: app, env }).stdout);
+  check('every module finds what it imports', modules > 50, modules);
+
   const doctor = run('npx', ['--no-install', 'altiplano', 'doctor'], { cwd: app, env });
   check(
     `the addon comes from ${wantedBinary}`,

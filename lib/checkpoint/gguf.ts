@@ -41,7 +41,7 @@ interface GgufHeader {
  * file or network access takes place.
  */
 async function parseHeader(header: Buffer, subject: string): Promise<GgufHeader> {
-  const { gguf, GGMLQuantizationType } = await import('@huggingface/gguf');
+  const { gguf, GGMLQuantizationType } = await import('./gguf-library.js');
   const serve = async (_url: unknown, request?: { headers?: unknown }) => {
     const { Range: range = '' } = (request?.headers ?? {}) as { Range?: string };
     const [first = 0, last = 0] = (range.match(/\d+/g) ?? []).map(Number);

@@ -78,6 +78,12 @@ struct MatrixPart {
   WeightFormat format;
 };
 
+// What becomes a Linear: parts that are stacked by rows; all have the same number of columns.
+struct MatrixStack {
+  std::vector<MatrixPart> parts;
+  LinearUse use = LinearUse::kMatmul;
+};
+
 // Progress and cancellation of a load.
 struct LoadMonitor {
   std::atomic<int64_t> done_bytes{0};
@@ -179,10 +185,10 @@ class Backend {
   // Values of any file type to f32, exact, on the host.
   virtual void to_float(FileType type, const uint8_t* raw, int64_t count, float* out) = 0;
   virtual std::unique_ptr<Buffer> upload(const float* values, int64_t count) = 0;
-  // Stacks the parts by rows (all have the same number of columns). Throws Error, also
-  // ALTIPLANO_ABORTED when the monitor is cancelled.
-  virtual std::unique_ptr<Linear> prepare(std::span<const MatrixPart> parts, LinearUse use,
-                                          LoadMonitor& monitor) = 0;
+  // A Linear of each stack. Together, so that threads need not wait for each other behind each.
+  // Throws Error, also ALTIPLANO_ABORTED when the monitor is cancelled.
+  virtual std::vector<std::unique_ptr<Linear>> prepare(std::span<const MatrixStack> stacks,
+                                                       LoadMonitor& monitor) = 0;
   // The KV cache, and what rotary positions need.
   virtual void prepare_attention(const AttentionShape& shape) = 0;
   // What steps need beside the buffers that they are given. After prepare_attention().

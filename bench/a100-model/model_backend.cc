@@ -182,7 +182,8 @@ class ModelBackend : public Backend {
   // What only a loader asks for.
   void to_float(FileType, const uint8_t*, int64_t, float*) override { not_here(); }
   std::unique_ptr<Buffer> upload(const float*, int64_t) override { not_here(); }
-  std::unique_ptr<Linear> prepare(std::span<const MatrixPart>, LinearUse, LoadMonitor&) override {
+  std::vector<std::unique_ptr<Linear>> prepare(std::span<const MatrixStack>,
+                                               LoadMonitor&) override {
     not_here();
   }
   void prepare_attention(const AttentionShape&) override { not_here(); }

@@ -102,24 +102,11 @@ class CpuBackend : public Backend {
     return buffer;
   }
 
-  std::unique_ptr<Linear> prepare(std::span<const MatrixPart> parts, LinearUse,
-                                  LoadMonitor& monitor) override {
-    if (parts.empty() || parts.size() > kMostParts) {
-      throw Error("ALTIPLANO_INTERNAL", "the CPU backend stacks 1 to 3 matrices");
-    }
-    auto result = std::make_unique<CpuLinear>();
-    result->cols = parts[0].source->cols();
+  std::vector<std::unique_ptr<Linear>> prepare(std::span<const MatrixStack> stacks,
+                                               LoadMonitor& monitor) override {
+    std::vector<std::unique_ptr<Linear>> result;
     std::vector<PackJob> jobs;
-    for (const MatrixPart& part : parts) {
-      const int64_t rows = part.source->rows(), cols = part.source->cols();
-      const size_t bytes = packed_bytes(k_, part.format, rows, cols);
-      uint8_t* tiles = weights_.allocate(bytes, "weights");
-      const PackedMatrix matrix = {part.format, rows, cols, tiles,
-                                   k_.packed_tile_bytes(part.format, cols)};
-      result->parts.push_back({matrix, result->rows, bytes});
-      jobs.push_back({part.source, matrix, tiles});
-      result->rows += rows;
-    }
+    for (const MatrixStack& stack : stacks) result.push_back(allocate_stack(stack, jobs));
     pack_matrices(k_, pool_, jobs, monitor);
     return result;
   }
@@ -314,6 +301,26 @@ class CpuBackend : public Backend {
   }
 
  private:
+  // Memory for the matrices of a stack, and the jobs that fill it.
+  std::unique_ptr<Linear> allocate_stack(const MatrixStack& stack, std::vector<PackJob>& jobs) {
+    if (stack.parts.empty() || stack.parts.size() > kMostParts) {
+      throw Error("ALTIPLANO_INTERNAL", "the CPU backend stacks 1 to 3 matrices");
+    }
+    auto result = std::make_unique<CpuLinear>();
+    result->cols = stack.parts[0].source->cols();
+    for (const MatrixPart& part : stack.parts) {
+      const int64_t rows = part.source->rows(), cols = part.source->cols();
+      const size_t bytes = packed_bytes(k_, part.format, rows, cols);
+      uint8_t* tiles = weights_.allocate(bytes, "weights");
+      const PackedMatrix matrix = {part.format, rows, cols, tiles,
+                                   k_.packed_tile_bytes(part.format, cols)};
+      result->parts.push_back({matrix, result->rows, bytes});
+      jobs.push_back({part.source, matrix, tiles});
+      result->rows += rows;
+    }
+    return result;
+  }
+
   // Calls fn(item) for each item, in parallel if the multiply-adds per item make it worthwhile. fn
   // must not throw.
   template <class Fn>

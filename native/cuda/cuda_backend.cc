@@ -122,16 +122,20 @@ class CudaBackend : public Backend {
     return result;
   }
 
-  std::unique_ptr<Linear> prepare(std::span<const MatrixPart> parts, LinearUse use,
-                                  LoadMonitor& monitor) override {
+  std::vector<std::unique_ptr<Linear>> prepare(std::span<const MatrixStack> stacks,
+                                               LoadMonitor& monitor) override {
     context_->make_current();
     if (!loader_) {
       loader_ = std::make_unique<LinearLoader>(stream_, *matmul_, *reader_, limits_);
     }
-    std::unique_ptr<CudaLinear> result = loader_->load(parts, use, monitor);
-    if (use == LinearUse::kGateUp && result->parts.size() > 1 && gate_up_.bytes() == 0) {
-      const auto products = static_cast<size_t>(limits_.tokens * 2 * limits_.intermediate_size);
-      gate_up_ = DeviceMemory(context_, products * 2, "activations");
+    std::vector<std::unique_ptr<Linear>> result;
+    for (const auto& [parts, use] : stacks) {
+      std::unique_ptr<CudaLinear> linear = loader_->load(parts, use, monitor);
+      if (use == LinearUse::kGateUp && linear->parts.size() > 1 && gate_up_.bytes() == 0) {
+        const auto products = static_cast<size_t>(limits_.tokens * 2 * limits_.intermediate_size);
+        gate_up_ = DeviceMemory(context_, products * 2, "activations");
+      }
+      result.push_back(std::move(linear));
     }
     return result;
   }

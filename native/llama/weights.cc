@@ -115,36 +115,53 @@ class Loader {
 
   Weights load() {
     Weights w;
-    w.embedding = matrix({&spec_.embedding}, embedding_use(spec_));
+    stack({&spec_.embedding}, embedding_use(spec_));
+    w.embedding = std::move(prepare().front());
     for (const LayerSpec& l : spec_.layers) {
       LayerWeights layer;
       layer.attention_norm = vector(l.attention_norm);
-      layer.qkv = matrix({&l.q, &l.k, &l.v}, LinearUse::kMatmul, /*rotary=*/2);
-      layer.o = matrix({&l.o});
       layer.feed_forward_norm = vector(l.feed_forward_norm);
-      layer.gate_up = matrix({&l.gate, &l.up}, LinearUse::kGateUp);
-      layer.down = matrix({&l.down});
+      stack({&l.q, &l.k, &l.v}, LinearUse::kMatmul, /*rotary=*/2);
+      stack({&l.o});
+      stack({&l.gate, &l.up}, LinearUse::kGateUp);
+      stack({&l.down});
+      std::vector<std::unique_ptr<Linear>> linears = prepare();
+      layer.qkv = std::move(linears[0]);
+      layer.o = std::move(linears[1]);
+      layer.gate_up = std::move(linears[2]);
+      layer.down = std::move(linears[3]);
       w.layers.push_back(std::move(layer));
     }
     w.final_norm = vector(spec_.final_norm);
-    if (!spec_.tied) w.head = matrix({&spec_.head});
+    if (!spec_.tied) {
+      stack({&spec_.head});
+      w.head = std::move(prepare().front());
+    }
     return w;
   }
 
  private:
-  // The first `rotary` tensors are q and k.
-  std::unique_ptr<Linear> matrix(const std::vector<const TensorSpec*>& tensors,
-                                 LinearUse use = LinearUse::kMatmul, size_t rotary = 0) {
-    std::vector<std::unique_ptr<MatrixSource>> sources;
-    std::vector<MatrixPart> parts;
+  // Another Linear for prepare(). The first `rotary` tensors are q and k.
+  void stack(const std::vector<const TensorSpec*>& tensors, LinearUse use = LinearUse::kMatmul,
+             size_t rotary = 0) {
+    MatrixStack added;
+    added.use = use;
     for (size_t i = 0; i < tensors.size(); ++i) {
       const TensorSpec& t = *tensors[i];
       const File& file = open(t);
       const bool interleaved = i < rotary && spec_.config.interleaved_rotary;
-      sources.push_back(matrix_source(t, file, interleaved ? spec_.config.head_dim : 0));
-      parts.push_back({sources.back().get(), t.format});
+      sources_.push_back(matrix_source(t, file, interleaved ? spec_.config.head_dim : 0));
+      added.parts.push_back({sources_.back().get(), t.format});
     }
-    return backend_.prepare(parts, use, monitor_);
+    stacks_.push_back(std::move(added));
+  }
+
+  // The Linears of all stacks since the last call.
+  std::vector<std::unique_ptr<Linear>> prepare() {
+    std::vector<std::unique_ptr<Linear>> linears = backend_.prepare(stacks_, monitor_);
+    stacks_.clear();
+    sources_.clear();
+    return linears;
   }
 
   // Norm weights are kept in f32 whatever the file has.
@@ -172,6 +189,8 @@ class Loader {
   Backend& backend_;
   LoadMonitor& monitor_;
   OpenFiles files_;
+  std::vector<MatrixStack> stacks_;
+  std::vector<std::unique_ptr<MatrixSource>> sources_;  // of the stacks' parts
 };
 
 int64_t file_bytes(const ModelSpec& spec) {

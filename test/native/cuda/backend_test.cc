@@ -80,10 +80,12 @@ struct Model {
                                LinearUse use = LinearUse::kMatmul) {
     std::vector<NamedMatrix> sources;
     for (const Part& part : parts) sources.emplace_back(part.rows, cols);
-    std::vector<MatrixPart> matrices;
-    for (size_t i = 0; i < parts.size(); ++i) matrices.push_back({&sources[i], parts[i].format});
+    MatrixStack stack = {{}, use};
+    for (size_t i = 0; i < parts.size(); ++i) {
+      stack.parts.push_back({&sources[i], parts[i].format});
+    }
     LoadMonitor monitor;
-    return backend->prepare(matrices, use, monitor);
+    return std::move(backend->prepare({&stack, 1}, monitor).front());
   }
 
   // A step of some tokens of one sequence, from `first` on; the whole rows of those that are

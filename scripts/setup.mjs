@@ -1,7 +1,7 @@
 /**
  * Makes a clone ready to use, and does nothing when it is: dependencies, native addon, compiled
  * TypeScript. `npm start` and `npm test` run it first; `--only=lib` compiles the TypeScript alone.
- * It uses nothing but Node, since it runs before anything is installed.
+ * It uses nothing but Node until the dependencies are there.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -46,10 +46,10 @@ function setUpNative() {
 }
 
 /** Puts what a compiled module re-exports of a package into the module itself. */
-async function bundleInPlace(module) {
-  const { build } = await import('esbuild');
+async function bundleInPlace(esbuild, module) {
   const path = join(root, 'dist', module);
-  await build({
+  await esbuild.build({
+    absWorkingDir: root, // comments in the file name what it was made of, from here
     entryPoints: [path],
     outfile: path,
     allowOverwrite: true,
@@ -61,6 +61,7 @@ async function bundleInPlace(module) {
     // Of this package only the tensor types are wanted; it does not say that the rest can go.
     alias: { '@huggingface/tasks': join(root, 'node_modules/@huggingface/tasks/dist/esm/gguf.js') },
   });
+  rmSync(path.replace(/js$/, 'd.ts')); // would name the package, which users need not have
 }
 
 async function setUpLibrary() {
@@ -73,13 +74,16 @@ async function setUpLibrary() {
   if (!existsSync(tsc)) {
     return say('TypeScript is not installed (a production install): dist/ is left as it is');
   }
+  const esbuild = await import('esbuild').catch(({ message }) => {
+    fail(`altiplano set-up: npm ci is needed first (${message})`);
+  });
   say('compiling the TypeScript ...');
   // From nothing, so that no file of a deleted source stays behind.
   rmSync(join(root, 'dist'), { recursive: true, force: true });
   const args = [tsc, '-p', 'tsconfig.build.json'];
   const { status } = spawnSync(process.execPath, args, { cwd: root, stdio: 'inherit' });
   if (status !== 0) fail('altiplano set-up: the TypeScript does not compile; see above.');
-  await bundleInPlace('checkpoint/gguf-library.js');
+  await bundleInPlace(esbuild, 'checkpoint/gguf-library.js');
   mkdirSync(join(root, 'build'), { recursive: true });
   writeFileSync(stampPath, hash);
 }

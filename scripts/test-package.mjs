@@ -111,6 +111,21 @@ function tryPackage(app, env, wantedBinary) {
   const modules = Number(run('node', ['modules.mjs'], { cwd: app, env }).stdout);
   check('every module finds what it imports', modules > 50, modules);
 
+  // A header of one entry: its architecture, which is another one.
+  const text = (value) =>
+    Buffer.concat([Buffer.from([value.length, ...Array(7).fill(0)]), Buffer.from(value)]);
+  writeFileSync(
+    join(app, 'other.gguf'),
+    Buffer.concat([
+      Buffer.from('GGUF'),
+      Buffer.from(Uint32Array.of(3, 0, 0, 1, 0).buffer),
+      ...[text('general.architecture'), Buffer.from([8, 0, 0, 0]), text('mamba')],
+    ]),
+  );
+  const inspect = ['--no-install', 'altiplano', 'inspect', '--model', 'other.gguf'];
+  const other = spawnSync('npx', inspect, { cwd: app, env, encoding: 'utf8' });
+  check('GGUF files are read', /mamba/.test(other.stderr), other.stderr);
+
   const doctor = run('npx', ['--no-install', 'altiplano', 'doctor'], { cwd: app, env });
   check(
     `the addon comes from ${wantedBinary}`,

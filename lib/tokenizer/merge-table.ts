@@ -22,14 +22,22 @@ const NEVER = -1;
 const FIRST_CAPACITY = 2 ** 12;
 
 /**
- * At this size (4 MB) it starts anew, so that no text makes it grow without end. 200 KB of program
- * text have some 10,000 pairs.
+ * When this many slots (4 MB) are half full it starts anew, so that no text makes it grow without
+ * end. 200 KB of program text have some 10,000 pairs.
  */
 const MOST_CAPACITY = 2 ** 18;
 
-/** Two odd constants spread a pair of symbols over the table (Fibonacci hashing). */
-const HASH_LEFT = 0x9e3779b1;
-const HASH_RIGHT = 0x85ebca6b;
+/**
+ * Spreads a pair of symbols over a table. The seed is another one in every process: or a text, or the
+ * ids of a tokenizer.json, could be made so that pairs lie on top of each other, and the search for
+ * one go through all.
+ */
+const SEED = Math.floor(Math.random() * 2 ** 32);
+function hashOf(left: number, right: number): number {
+  const hash = imul(left ^ SEED, 0x9e3779b1);
+  const both = imul((hash ^ (hash >>> 15)) + right, 0x85ebca6b);
+  return both ^ (both >>> 15);
+}
 
 /** One merge of a tokenizer.json: token ids of both parts and of the result. */
 export interface MergeRule {
@@ -52,12 +60,12 @@ class PairFilter {
   }
 
   add(left: number, right: number): void {
-    const index = (imul(left, HASH_LEFT) ^ imul(right, HASH_RIGHT)) >>> this.shift;
+    const index = hashOf(left, right) >>> this.shift;
     this.bits[index >>> 5] |= 1 << (index & 31);
   }
 
   mayHave(left: number, right: number): boolean {
-    const index = (imul(left, HASH_LEFT) ^ imul(right, HASH_RIGHT)) >>> this.shift;
+    const index = hashOf(left, right) >>> this.shift;
     return (this.bits[index >>> 5] & (1 << (index & 31))) !== 0;
   }
 }
@@ -161,7 +169,7 @@ export class MergeTable {
     }
   }
 
-  /** Puts in a pair, behind equal ones if it was there; its slot. */
+  /** Puts in a pair that is not there yet; its slot. */
   private insert(left: number, right: number, merged: number, rank: number): number {
     const slots = this.slots;
     let slot = this.firstSlot(left, right);
@@ -175,8 +183,7 @@ export class MergeTable {
   }
 
   private firstSlot(left: number, right: number): number {
-    const hash = imul(left, HASH_LEFT) ^ imul(right, HASH_RIGHT);
-    return ((hash ^ (hash >>> 15)) & this.mask) * SLOT_WIDTH;
+    return (hashOf(left, right) & this.mask) * SLOT_WIDTH;
   }
 
   private nextSlot(slot: number): number {

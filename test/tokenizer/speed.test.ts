@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, test } from '@jest/globals';
 import { PieceType, Tokenizer } from '../../lib/tokenizer/index.js';
+import { type MergeRule, mergesOfRules } from '../../lib/tokenizer/merge-table.js';
 import {
   type Entry,
   llama2Json,
@@ -88,4 +89,25 @@ describe('merges that are learnt from the pieces', () => {
     }
     expect(performance.now() - start).toBeLessThan(LIMIT_MS);
   });
+});
+
+test('merges cannot be made to lie on top of each other', () => {
+  // Pairs that a hash of two products, a common choice, would all put into the same place.
+  const [a, b] = [0x9e3779b1, 0x85ebca6b];
+  let inverse = 1;
+  for (let round = 0; round < 5; round++) {
+    inverse = Math.imul(inverse, 2 - Math.imul(b, inverse));
+  }
+  const rules: MergeRule[] = [];
+  for (let left = 0; rules.length < 300_000; left++) {
+    const right = Math.imul(inverse, Math.imul(left, a));
+    if (right >= 0) rules.push({ left, right, merged: left });
+  }
+  const start = performance.now();
+  const table = mergesOfRules(vocabularyOf([]), rules);
+  const wrong = rules.filter(
+    ({ left, right, merged }) => table.mergedAt(table.find(left, right)) !== merged,
+  );
+  expect(wrong).toEqual([]);
+  expect(performance.now() - start).toBeLessThan(LIMIT_MS);
 });

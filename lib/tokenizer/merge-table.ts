@@ -157,12 +157,14 @@ export class MergeTable {
 
   private makeRoom(): void {
     const before = this.slots;
-    const capacity = Math.min((this.mask + 1) * 2, MOST_CAPACITY);
-    const isFull = this.mask + 1 === MOST_CAPACITY;
-    this.mask = capacity - 1;
-    this.slots = emptySlots(capacity);
+    const capacity = this.mask + 1;
     this.used = 0;
-    if (isFull) return;
+    if (capacity === MOST_CAPACITY) {
+      before.fill(-1);
+      return;
+    }
+    this.mask = capacity * 2 - 1;
+    this.slots = emptySlots(capacity * 2);
     for (let slot = 0; slot < before.length; slot += SLOT_WIDTH) {
       if (before[slot] < 0) continue;
       this.insert(before[slot], before[slot + 1], before[slot + 2], before[slot + 3]);

@@ -80,7 +80,8 @@ export class SentencePieceCodec implements Codec {
         special.set(piece, { id, stripBefore: false, stripAfter: false });
       } else if (type === PieceType.userDefined) {
         userDefined.push(piece.replaceAll(' ', SPACE_SYMBOL));
-        // GGUF files may hold such pieces with plain spaces.
+        // GGUF files may hold such pieces with plain spaces. No text merges into one: it was taken
+        // whole before, where it stands.
         if (piece.includes(' ')) idOf.set(piece.replaceAll(' ', SPACE_SYMBOL), id);
       } else if (type === PieceType.unused) {
         hasUnused = true;
